@@ -1,0 +1,1 @@
+#include "authz/workload.hpp"

@@ -1,0 +1,1 @@
+#include "base/spiffe_id.hpp"
