@@ -45,11 +45,13 @@ struct DocumentLimits {
   std::size_t scalar_bytes = 1U << 20;
 };
 
-// Parses every YAML document of the text ("---" separates them; empty ones are left out). Scalars are typed as the
-// Kubernetes tools type them (YAML 1.1 booleans in their 1.2 spelling, integers, numbers, null). Errors name source:line:column.
+// Parses every YAML document of the text ("---" separates them; empty ones are left out). Plain scalars are typed
+// as the Kubernetes tools type them (sigs.k8s.io/yaml, which is YAML 1.1: also yes, no, on, off, y and n are booleans; 010 is
+// octal), quoted ones are strings. Duplicate keys, merge keys and tags beyond the core ones are refused. Errors name
+// source:line:column.
 Result<std::vector<Document>> parse_yaml(std::string_view text, std::string_view source, const DocumentLimits& limits = {});
 
-// Parses one JSON text (RFC 8259).
+// Parses one JSON text (RFC 8259); duplicate keys are refused.
 Result<Document> parse_json(std::string_view text, std::string_view source, const DocumentLimits& limits = {});
 
 }  // namespace postern
