@@ -27,15 +27,14 @@ class FileSource final : public SvidSource {
  private:
   explicit FileSource(SvidFiles files) : files_(std::move(files)) {}
   Result<void> watch();
-  void drain_events();
+  void drain_events() const;
+  bool has_events() const;
 
   SvidFiles files_;
   int fd_ = -1;
-  std::string seen_;  // hash of the content last read, good or bad
+  std::string accepted_;    // digest of the content in force
+  std::string last_error_;  // as last reported; empty after a good read
   std::vector<std::string> warnings_;
 };
-
-// Reads the three files once. Errors name the file and the problem; `now` must lie within the SVID's validity.
-Result<X509ContextPtr> read_x509_context(const SvidFiles& files, SystemTime now, std::vector<std::string>& warnings);
 
 }  // namespace postern

@@ -1,0 +1,196 @@
+#include "certs/file_source.hpp"
+
+#include <fcntl.h>
+#include <openssl/crypto.h>
+#include <openssl/sha.h>
+#include <poll.h>
+#include <sys/inotify.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <ctime>
+#include <filesystem>
+#include <new>
+
+namespace postern {
+namespace {
+
+// Text that is wiped when it goes: it may hold a private key.
+struct SecretText {
+  std::string text;
+  SecretText() = default;
+  SecretText(SecretText&& other) noexcept : text(std::move(other.text)) {}
+  SecretText& operator=(SecretText&&) = delete;
+  ~SecretText() { OPENSSL_cleanse(text.data(), text.size()); }
+};
+
+struct OpenFile {
+  int fd = -1;
+  explicit OpenFile(int descriptor) : fd(descriptor) {}
+  OpenFile(const OpenFile&) = delete;
+  OpenFile& operator=(const OpenFile&) = delete;
+  ~OpenFile() {
+    if (fd >= 0) ::close(fd);
+  }
+};
+
+Error system_error(const std::string& path, const char* doing) {
+  return Error{std::string("cannot ") + doing + ": " + std::strerror(errno), path};
+}
+
+Result<SecretText> read_file(const std::string& path, std::size_t limit, mode_t* mode) {
+  // O_NONBLOCK: a FIFO in its place must not hold us up.
+  const OpenFile file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
+  if (file.fd < 0) return system_error(path, "open");
+  struct stat info {};
+  if (::fstat(file.fd, &info) != 0) return system_error(path, "stat");
+  if (!S_ISREG(info.st_mode)) return Error{"is no regular file", path};
+  if (mode != nullptr) *mode = info.st_mode;
+
+  SecretText content;
+  content.text.resize(limit + 1);  // at once: growing would leave copies of a key behind
+  std::size_t size = 0;
+  while (size <= limit) {
+    const ssize_t got = ::read(file.fd, content.text.data() + size, content.text.size() - size);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return system_error(path, "read");
+    if (got == 0) break;
+    size += static_cast<std::size_t>(got);
+  }
+  if (size > limit) return Error{"is larger than " + std::to_string(limit) + " bytes", path};
+  content.text.resize(size);
+  return content;
+}
+
+struct Contents {
+  SecretText chain;
+  SecretText key;
+  SecretText bundle;
+  mode_t key_mode = 0;
+};
+
+Result<Contents> read_all(const SvidFiles& files) {
+  mode_t key_mode = 0;
+  auto chain = read_file(files.chain, max_pem_bytes, nullptr);
+  if (!chain) return chain.error();
+  auto key = read_file(files.key, max_key_bytes, &key_mode);
+  if (!key) return key.error();
+  auto bundle = read_file(files.bundle, max_pem_bytes, nullptr);
+  if (!bundle) return bundle.error();
+  return Contents{std::move(chain).value(), std::move(key).value(), std::move(bundle).value(), key_mode};
+}
+
+std::string digest_of(const Contents& contents) {
+  std::string digest;
+  for (const std::string* text : {&contents.chain.text, &contents.key.text, &contents.bundle.text}) {
+    std::array<unsigned char, SHA256_DIGEST_LENGTH> hash{};
+    SHA256(reinterpret_cast<const unsigned char*>(text->data()), text->size(), hash.data());
+    digest.append(hash.begin(), hash.end());
+  }
+  return digest;
+}
+
+std::string utc(SystemTime time) {
+  const std::time_t seconds = std::chrono::system_clock::to_time_t(time);
+  std::tm parts{};
+  gmtime_r(&seconds, &parts);
+  char text[32];
+  return {text, std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts)};
+}
+
+BorrowedX509StackPtr stack_of(const std::vector<X509Ptr>& chain) {
+  BorrowedX509StackPtr stack(sk_X509_new_null());
+  for (const X509Ptr& certificate : chain) {
+    if (!stack || sk_X509_push(stack.get(), certificate.get()) == 0) throw std::bad_alloc();
+  }
+  return stack;
+}
+
+Result<X509ContextPtr> parse_context(const SvidFiles& files, const Contents& contents, SystemTime now) {
+  auto svid = parse_svid(contents.chain.text, contents.key.text);
+  if (!svid) return Error{svid.error().message, files.chain + " (key " + files.key + ")"};
+  auto domain = TrustDomain::parse(svid->id.trust_domain());
+  if (!domain) return Error{domain.error().message, files.chain};
+  auto bundle = TrustBundle::parse(contents.bundle.text, std::move(domain).value());
+  if (!bundle) return Error{bundle.error().message, files.bundle};
+  TrustBundleSet bundles;
+  bundles.add(std::move(bundle).value());
+
+  // As our peers will see it: half of a rotation, or an SVID out of its time, must not replace one that works.
+  const auto verified = verify_peer(stack_of(svid->chain).get(), bundles, TlsEnd::both, now, std::chrono::seconds{0});
+  if (verified.error == CertificateError::expired)
+    return Error{"the SVID has expired at " + utc(svid->not_after) + " (" + verified.detail + ")", files.chain};
+  if (verified.error == CertificateError::not_yet_valid) {
+    return Error{"the SVID is valid only from " + utc(svid->not_before) + " (" + verified.detail + "); compare the clocks", files.chain};
+  }
+  if (!verified.peer)
+    return Error{std::string(describe(verified.error)) + " (" + verified.detail + "); checked against " + files.bundle, files.chain};
+  return std::make_shared<const X509Context>(X509Context{std::move(svid).value(), std::move(bundles)});
+}
+
+}  // namespace
+
+Result<std::unique_ptr<FileSource>> FileSource::make(SvidFiles files) {
+  std::unique_ptr<FileSource> source(new FileSource(std::move(files)));
+  source->fd_ = ::inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+  if (source->fd_ < 0) return system_error("inotify", "watch files");
+  if (auto watched = source->watch(); !watched) return watched.error();
+  return source;
+}
+
+FileSource::~FileSource() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+// Folders, not files: a rename or a swapped link puts another file in the place of the watched one. Both the folder of the name and
+// that of the file it leads to. Watching one again changes nothing.
+Result<void> FileSource::watch() {
+  constexpr std::uint32_t events = IN_CLOSE_WRITE | IN_MOVED_TO | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_ATTRIB | IN_ONLYDIR;
+  for (const std::string* path : {&files_.chain, &files_.key, &files_.bundle}) {
+    std::filesystem::path folder = std::filesystem::path(*path).parent_path();
+    if (folder.empty()) folder = ".";
+    if (::inotify_add_watch(fd_, folder.c_str(), events) < 0) return system_error(folder.string(), "watch");
+    std::error_code missing;
+    const std::filesystem::path target = std::filesystem::canonical(*path, missing);
+    // Only where it leads elsewhere; a target that is not there (yet) shows up in the first folder.
+    if (!missing && target.parent_path() != folder) ::inotify_add_watch(fd_, target.parent_path().c_str(), events);
+  }
+  return {};
+}
+
+void FileSource::drain_events() const {
+  alignas(inotify_event) std::array<char, 4096> buffer;
+  while (::read(fd_, buffer.data(), buffer.size()) > 0 || errno == EINTR) {
+  }
+}
+
+bool FileSource::has_events() const {
+  pollfd waiting{fd_, POLLIN, 0};
+  return ::poll(&waiting, 1, 0) > 0;
+}
+
+std::optional<Result<X509ContextPtr>> FileSource::poll() {
+  drain_events();
+  auto read = watch() ? read_all(files_) : Result<Contents>(Error{"the folder is gone", files_.chain});
+  std::string digest = read ? digest_of(*read) : std::string();
+  if (read && digest == accepted_ && last_error_.empty()) return std::nullopt;
+
+  auto parsed = read ? parse_context(files_, *read, std::chrono::system_clock::now()) : Result<X509ContextPtr>(read.error());
+  if (!parsed) {
+    // Read in the middle of a change: the next event brings the rest. What was said once is not said again.
+    if (has_events() || parsed.error().text() == last_error_) return std::nullopt;
+    last_error_ = parsed.error().text();
+    return parsed;
+  }
+  if ((read->key_mode & S_IROTH) != 0) warnings_.push_back(files_.key + ": the private key is readable by every user; expected mode 0600");
+  last_error_.clear();
+  accepted_ = std::move(digest);
+  return parsed;
+}
+
+std::vector<std::string> FileSource::take_warnings() { return std::exchange(warnings_, {}); }
+
+}  // namespace postern
