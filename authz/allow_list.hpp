@@ -1,8 +1,87 @@
 // AllowList: the compiled rules of one workload. Sorted, immutable; each rule keeps the policy and field it came from.
 #pragma once
 
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "authz/network_policy.hpp"
+#include "authz/verdict.hpp"
+#include "base/ip.hpp"
+
 namespace postern {
 
-class AllowList {};
+// The workloads that one canonical (namespaceSelector, podSelector) matches. Policies that use the same selectors share it.
+// Members are indexes into the Topology it was made with, ascending; hostNetwork and ended pods are never among them.
+struct PeerSet {
+  LabelSelector namespaces;
+  LabelSelector pods;
+  std::vector<std::uint32_t> members;
+
+  bool contains(std::uint32_t workload) const;
+  bool operator==(const PeerSet&) const = default;
+};
+std::string text_of(const PeerSet& set);  // pods app=web in namespaces team=a
+
+struct AnyPeer {
+  bool operator==(const AnyPeer&) const = default;
+};
+
+// An index into AllowList::peer_sets.
+struct PeerSetRef {
+  std::uint32_t index = 0;
+  bool operator==(const PeerSetRef&) const = default;
+};
+
+struct AllowedPeer {
+  RuleOrigin origin;
+  std::variant<AnyPeer, IpBlock, PeerSetRef> peer;
+
+  bool operator==(const AllowedPeer&) const = default;
+};
+
+// One rule of one policy, with its ports and peers.
+struct AllowRule {
+  bool audit = false;             // its policy is in audit: it counts for the pending verdict only
+  std::vector<PolicyPort> ports;  // empty: every port of every protocol
+  std::vector<AllowedPeer> peers;
+
+  bool operator==(const AllowRule&) const = default;
+};
+
+// A policy that selects the workload and lists the direction in its policyTypes.
+struct IsolatingPolicy {
+  std::string ns;
+  std::string policy;
+  bool audit = false;
+
+  bool operator==(const IsolatingPolicy&) const = default;
+};
+
+// The two verdicts that are always computed: without audit policies, and with them.
+enum class Plane : std::uint8_t { enforced, pending };
+
+struct AllowDirection {
+  std::vector<IsolatingPolicy> isolating;       // by name
+  std::optional<EnforcementMode> default_deny;  // mesh-wide defaultPolicy: deny holds for this workload
+  std::vector<AllowRule> rules;                 // by policy name, then position in the policy: the first match decides
+
+  // Whether the workload is isolated in this direction, so that only what a rule allows is allowed.
+  bool isolated(Plane plane) const;
+  bool operator==(const AllowDirection&) const = default;
+};
+
+struct AllowList {
+  AllowDirection ingress;
+  AllowDirection egress;
+  std::vector<std::shared_ptr<const PeerSet>> peer_sets;  // in the order of first use
+
+  const AllowDirection& direction(PolicyDirection direction) const { return direction == PolicyDirection::ingress ? ingress : egress; }
+  // By content, also of the peer sets.
+  bool operator==(const AllowList& other) const;
+};
 
 }  // namespace postern

@@ -6,7 +6,6 @@
 #include <memory>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
 #include "authz/allow_list.hpp"
@@ -17,8 +16,12 @@
 
 namespace postern {
 
-enum class DefaultPolicy : std::uint8_t { kubernetes, deny };        // of a pod that no policy selects
-enum class NodeTraffic : std::uint8_t { probes, all, none };         // architecture section 2c
+class DecisionIndex;
+class Topology;
+struct ServiceBackends;
+
+enum class DefaultPolicy : std::uint8_t { kubernetes, deny };  // of a pod that no policy selects
+enum class NodeTraffic : std::uint8_t { probes, all, none };   // architecture section 2c
 
 // What holds for the whole mesh.
 struct MeshSettings {
@@ -26,9 +29,11 @@ struct MeshSettings {
   DefaultPolicy default_policy = DefaultPolicy::kubernetes;
   NodeTraffic node_traffic = NodeTraffic::probes;
   MtlsMode mtls = MtlsMode::strict;
-  bool audit = false;                      // every policy counts as in audit
-  std::vector<Cidr> cluster_cidrs;         // an unknown address inside them is refused, not "outside"
-  std::vector<IpAddress> node_addresses;   // of the pod's own node, as the pod sees them
+  bool audit = false;                     // every policy counts as in audit
+  std::vector<Cidr> cluster_cidrs;        // an unknown address inside them is refused, not "outside"
+  std::vector<IpAddress> node_addresses;  // of the pod's own node, as the pod sees them
+
+  bool operator==(const MeshSettings&) const = default;
 };
 
 // One address and port that a Service resolves to.
@@ -39,28 +44,28 @@ struct ServiceEndpoint {
 
 struct Destination {
   enum class Kind : std::uint8_t {
-    self,      // this pod, by its own address or through a Service
-    workload,  // a pod
-    outside,   // no pod; policy's ipBlock and "any" rules can allow it
-    unknown,   // inside the cluster's ranges, but not known: refused
+    self,        // this pod, by its own address or through a Service
+    workload,    // a pod
+    outside,     // no pod; policy's ipBlock and "any" rules can allow it
+    unknown,     // inside the cluster's ranges, but not known: refused
     no_endpoint  // a Service without a usable endpoint
   };
   Kind kind = Kind::unknown;
   const Workload* workload = nullptr;
-  SocketAddress address;         // resolved: the pod's own address and target port
-  std::string_view service;      // "namespace/name" when a Service was resolved; lives as long as the snapshot
-  std::uint32_t candidates = 1;  // how many endpoints there are to try
+  SocketAddress address = {};     // resolved: the pod's own address and target port
+  std::string_view service = {};  // "namespace/name" when a Service was resolved; lives as long as the snapshot
+  std::uint32_t candidates = 1;   // how many endpoints there are to try
 };
 
 // Why a SPIFFE ID is not that of a workload we know.
 enum class IdentityError : std::uint8_t {
   none,
   wrong_trust_domain,
-  not_a_workload,     // the path is no pod's and no service account's
-  unknown_workload,   // no such pod
-  uid_mismatch,       // a pod of that name, but another one (deleted and recreated)
-  account_mismatch,   // the pod runs under another service account
-  address_mismatch,   // an ID without /pod/: the source address is not a pod of that account
+  not_a_workload,    // the path is no pod's and no service account's
+  unknown_workload,  // no such pod
+  uid_mismatch,      // a pod of that name, but another one (deleted and recreated)
+  account_mismatch,  // the pod runs under another service account
+  address_mismatch,  // an ID without /pod/: the source address is not a pod of that account
 };
 std::string_view name_of(IdentityError error);
 
@@ -79,6 +84,9 @@ struct Peer {
 
 class PolicySnapshot {
  public:
+  PolicySnapshot(const PolicySnapshot&) = delete;  // decisions point into it
+  PolicySnapshot& operator=(const PolicySnapshot&) = delete;
+
   std::uint64_t generation() const { return generation_; }
   std::chrono::system_clock::time_point made_at() const { return made_at_; }
   const MeshSettings& settings() const { return settings_; }
@@ -91,22 +99,31 @@ class PolicySnapshot {
   // Resolves an authenticated SPIFFE ID to its record (architecture section 3): /pod/<name>/<uid> must equal the record's;
   // an ID that names only a service account needs `source` to be the address of a pod of that account.
   IdentityLookup identify(const SpiffeId& id, const IpAddress& source) const;
-  // Resolves an original destination. `pick` chooses among a Service's endpoints: pick % candidates.
-  Destination resolve(const SocketAddress& original, std::uint32_t pick) const;
+  // Resolves an original destination. `pick` chooses among a Service's endpoints: (pick + attempt) % candidates. Of a Service
+  // with sessionAffinity ClientIP this pod always gets the same one: there, `pick` is not used.
+  Destination resolve(const SocketAddress& original, std::uint32_t pick, std::uint32_t attempt = 0) const;
+
+  const Topology& topology() const { return *topology_; }
+  const DecisionIndex& index(PolicyDirection direction) const { return direction == PolicyDirection::ingress ? *ingress_ : *egress_; }
 
  private:
-  friend class SnapshotBuilder;
+  friend class Compiler;
+  PolicySnapshot() = default;
+  Destination at_endpoint(const ServiceBackends& backends, IpFamily family, std::uint32_t pick, std::uint32_t attempt) const;
+
   std::uint64_t generation_ = 0;
   std::chrono::system_clock::time_point made_at_;
   MeshSettings settings_;
   const Workload* self_ = nullptr;
   AllowList allow_list_;
-  std::vector<std::unique_ptr<const Workload>> workloads_;  // stable addresses: everything else points here
-  // Look-up tables: see snapshot.cpp.
+  std::shared_ptr<const Topology> topology_;  // the records that everything here points to
+  std::shared_ptr<const DecisionIndex> ingress_;
+  std::shared_ptr<const DecisionIndex> egress_;
 };
 
 // Decides one connection. `port` is the destination port at the pod. No allocation; hashed look-ups, so the cost does not
 // grow with policies or members. A null snapshot decides Basis::no_policy. NetworkPolicy API: spec.ingress, spec.egress.
+// A record of an earlier snapshot is taken for today's record of the same pod (namespace, name and UID).
 Verdict decide(const PolicySnapshot* snapshot, PolicyDirection direction, const Peer& peer, Port port, Protocol protocol = Protocol::tcp);
 
 }  // namespace postern

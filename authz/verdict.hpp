@@ -27,7 +27,11 @@ struct RuleOrigin {
   std::string policy;
   std::uint32_t rule = 0;
   std::int32_t peer = -1;  // -1: the rule names no peers (any)
+
+  bool operator==(const RuleOrigin&) const = default;
 };
+// default/backend-allow ingress[0].from[1]
+std::string text_of(const RuleOrigin& origin, PolicyDirection direction);
 
 struct Decision {
   bool allowed = false;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -20,12 +21,16 @@ struct NamedPort {
   std::string name;
   Protocol protocol = Protocol::tcp;
   Port port;
+
+  bool operator==(const NamedPort&) const = default;
 };
 
 // A port that a probe or lifecycle hook of the pod names; the path of an httpGet, else empty.
 struct ProbePort {
   Port port;
   std::string path;
+
+  bool operator==(const ProbePort&) const = default;
 };
 
 struct Workload {
@@ -43,6 +48,9 @@ struct Workload {
   std::vector<NamedPort> named_ports;  // of containers and restartable init containers
   std::vector<ProbePort> probe_ports;
 
+  // The number of a named port, which counts per protocol; the first container that has it decides.
+  std::optional<Port> named_port(std::string_view port_name, Protocol protocol) const;
+  bool has_address(const IpAddress& address) const;
   MtlsMode mtls_for(Port port) const;
   bool intercepts_inbound(Port port) const;
   bool intercepts_outbound(Port port) const;

@@ -1,0 +1,26 @@
+#include "authz/allow_list.hpp"
+
+#include <algorithm>
+
+namespace postern {
+
+bool PeerSet::contains(std::uint32_t workload) const { return std::binary_search(members.begin(), members.end(), workload); }
+
+std::string text_of(const PeerSet& set) {
+  const std::string pods = set.pods.empty() ? "all pods" : "pods " + text_of(set.pods);
+  return pods + (set.namespaces.empty() ? " in all namespaces" : " in namespaces " + text_of(set.namespaces));
+}
+
+bool AllowDirection::isolated(Plane plane) const {
+  const auto counts = [plane](bool audit) { return plane == Plane::pending || !audit; };
+  if (default_deny && counts(*default_deny == EnforcementMode::audit)) return true;
+  return std::any_of(isolating.begin(), isolating.end(), [&](const IsolatingPolicy& policy) { return counts(policy.audit); });
+}
+
+bool AllowList::operator==(const AllowList& other) const {
+  const auto same = [](const auto& a, const auto& b) { return *a == *b; };
+  return ingress == other.ingress && egress == other.egress &&
+         std::equal(peer_sets.begin(), peer_sets.end(), other.peer_sets.begin(), other.peer_sets.end(), same);
+}
+
+}  // namespace postern
