@@ -1,0 +1,70 @@
+// TlsStream: TLS over a non-blocking socket. OpenSSL reads from the socket itself (read-ahead) and writes into a buffer of the worker,
+// which goes out in one system call per wake-up. Idle, it owns no buffer.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "certs/tls_context.hpp"
+#include "proxy/socket.hpp"
+#include "proxy/task.hpp"
+
+namespace postern {
+
+// What the streams of one worker share: only one of them is between a write and its flush at any time.
+class GatherBuffer {
+ public:
+  // Four full records and their overhead, with room for an alert.
+  static constexpr std::size_t capacity = 72U << 10;
+  std::vector<std::uint8_t> bytes = std::vector<std::uint8_t>(capacity);
+  std::size_t used = 0;
+};
+
+enum class HandshakeEnd : std::uint8_t { done, failed, cancelled, peer_closed };
+
+class TlsStream {
+ public:
+  // Takes the socket's descriptor; `ssl` comes from `context`.
+  TlsStream(EventLoop& loop, GatherBuffer& gather, int fd, bool connected, std::shared_ptr<const TlsContext> context, SslPtr ssl);
+  ~TlsStream();
+  TlsStream(const TlsStream&) = delete;
+  TlsStream& operator=(const TlsStream&) = delete;
+
+  // Waits for its end; socket().cancel() gives it up. After `failed`, failure() says why.
+  Task<HandshakeEnd> handshake(bool server);
+  const HandshakeFailure& failure() const { return failure_; }
+
+  // Never wait. `end`: close_notify. `reset`: anything else that ends a stream (TCP end without close_notify sets truncated()).
+  IoResult read(std::span<std::uint8_t> into);
+  // Encrypts into the gather buffer; everything is taken. REQUIRES: can_write(), from.size() <= frame_bytes_max. False: the TLS state is broken.
+  bool write(std::span<const std::uint8_t> from);
+  // Sends what was gathered. What the socket does not take is kept here until it does. False: reset.
+  bool flush();
+  // Nothing is waiting to be sent.
+  bool can_write() const { return pending_.empty(); }
+  // close_notify: this direction has ended. The socket stays.
+  bool send_close_notify();
+
+  bool may_read() const { return socket_.watch().readable || buffered_; }
+  bool truncated() const { return truncated_; }
+  Socket& socket() { return socket_; }
+  SSL* ssl() const { return ssl_.get(); }
+  const TlsContext& context() const { return *context_; }
+
+ private:
+  friend struct TlsStreamBio;
+  IoResult failed_read(int result);
+  Socket socket_;
+  GatherBuffer& gather_;
+  std::shared_ptr<const TlsContext> context_;
+  SslPtr ssl_;
+  std::vector<std::uint8_t> pending_;  // encrypted, not yet taken by the socket; freed when empty
+  std::size_t pending_sent_ = 0;
+  bool buffered_ = true;  // OpenSSL may hold bytes that no event will announce
+  bool truncated_ = false;
+  HandshakeFailure failure_;
+};
+
+}  // namespace postern
