@@ -4,6 +4,7 @@
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
 
+#include <algorithm>
 #include <ctime>
 
 #include "certs/verify.hpp"
@@ -114,7 +115,7 @@ Result<X509Svid> parse_svid(std::string_view chain_pem, std::string_view key_pem
   }
   const auto not_before = not_before_of(leaf);
   if (!not_before) return nth(1, not_before.error().message);
-  const auto not_after = not_after_of(leaf);
+  auto not_after = not_after_of(leaf);
   if (!not_after) return nth(1, not_after.error().message);
   auto serial = serial_of(leaf);
   if (!serial) return nth(1, serial.error().message);
@@ -125,6 +126,10 @@ Result<X509Svid> parse_svid(std::string_view chain_pem, std::string_view key_pem
     if (X509_check_ca(issuer) != 1) return nth(i + 1, "is not a CA certificate; expected the leaf first, then its intermediates");
     if (X509_check_issued(issuer, (*chain)[i - 1].get()) != X509_V_OK)
       return nth(i + 1, "did not issue the certificate before it; expected the leaf first, then its intermediates");
+    // An SVID proves nothing once its chain has ended.
+    const auto ends = not_after_of(issuer);
+    if (!ends) return nth(i + 1, ends.error().message);
+    *not_after = std::min(*not_after, *ends);
   }
 
   auto key = parse_key(key_pem);

@@ -20,8 +20,8 @@ struct X509Svid {
   KeyPtr key;
   SpiffeId id;
   SystemTime not_before;
-  SystemTime not_after;
-  std::string serial;  // hexadecimal
+  SystemTime not_after;  // of the chain: the earliest
+  std::string serial;    // hexadecimal
 };
 
 // What one PEM or DER input may make us hold.

@@ -1,0 +1,193 @@
+#include "tests/kit/test_authority.hpp"
+
+#include <fcntl.h>
+#include <openssl/ec.h>
+#include <openssl/pem.h>
+#include <openssl/rand.h>
+#include <openssl/x509v3.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <stdexcept>
+
+#include "certs/svid.hpp"
+
+namespace postern::test {
+namespace {
+
+void require(bool ok, const char* what) {
+  if (!ok) throw std::runtime_error(openssl_error(what).text());
+}
+
+template <class T>
+T expect(Result<T> result) {
+  if (!result) throw std::runtime_error(result.error().text());
+  return std::move(result).value();
+}
+
+KeyPtr make_key() {
+  KeyPtr key(EVP_EC_gen("P-256"));
+  require(key != nullptr, "key generation");
+  return key;
+}
+
+std::string text_of(BIO* bio) {
+  char* data = nullptr;
+  const long size = BIO_get_mem_data(bio, &data);
+  return {data, static_cast<std::size_t>(size)};
+}
+
+std::string pem_of(X509* certificate) {
+  const BioPtr bio(BIO_new(BIO_s_mem()));
+  require(bio && PEM_write_bio_X509(bio.get(), certificate) == 1, "writing a certificate");
+  return text_of(bio.get());
+}
+
+std::string pem_of(EVP_PKEY* key) {
+  const BioPtr bio(BIO_new(BIO_s_mem()));
+  require(bio && PEM_write_bio_PKCS8PrivateKey(bio.get(), key, nullptr, nullptr, 0, nullptr, nullptr) == 1, "writing a key");
+  return text_of(bio.get());
+}
+
+void add_extension(X509* certificate, X509* issuer, int nid, const std::string& value) {
+  X509V3_CTX ctx;
+  X509V3_set_ctx_nodb(&ctx);
+  X509V3_set_ctx(&ctx, issuer, certificate, nullptr, nullptr, 0);
+  X509_EXTENSION* extension = X509V3_EXT_conf_nid(nullptr, &ctx, nid, value.c_str());
+  require(extension != nullptr && X509_add_ext(certificate, extension, -1) == 1, "adding an extension");
+  X509_EXTENSION_free(extension);
+}
+
+// By hand: the configuration syntax of OpenSSL could not carry every wrong name that a test wants.
+void add_names(X509* certificate, const SvidOptions& options) {
+  if (options.uris.empty() && options.dns.empty()) return;
+  GENERAL_NAMES* names = sk_GENERAL_NAME_new_null();
+  const auto add = [&](int type, const std::string& text) {
+    ASN1_IA5STRING* value = ASN1_IA5STRING_new();
+    ASN1_STRING_set(value, text.data(), static_cast<int>(text.size()));
+    GENERAL_NAME* name = GENERAL_NAME_new();
+    GENERAL_NAME_set0_value(name, type, value);
+    sk_GENERAL_NAME_push(names, name);
+  };
+  if (!options.dns.empty()) add(GEN_DNS, options.dns);
+  for (const std::string& uri : options.uris) add(GEN_URI, uri);
+  const int added = X509_add1_ext_i2d(certificate, NID_subject_alt_name, names, 0, 0);
+  GENERAL_NAMES_free(names);
+  require(added == 1, "adding subjectAltName");
+}
+
+// Everything but the extensions and the signature. `issuer` null: self-signed.
+X509Ptr make_certificate(std::string_view name, X509* issuer, EVP_PKEY* key, seconds not_before_offset, seconds ttl) {
+  X509Ptr certificate(X509_new());
+  require(certificate != nullptr, "making a certificate");
+  std::uint64_t serial = 0;
+  require(RAND_bytes(reinterpret_cast<unsigned char*>(&serial), sizeof serial) == 1, "randomness");
+  X509_set_version(certificate.get(), X509_VERSION_3);
+  ASN1_INTEGER_set_uint64(X509_get_serialNumber(certificate.get()), serial >> 1U);
+  X509_gmtime_adj(X509_getm_notBefore(certificate.get()), not_before_offset.count());
+  X509_gmtime_adj(X509_getm_notAfter(certificate.get()), ttl.count());
+  X509_NAME* subject = X509_get_subject_name(certificate.get());
+  require(X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_UTF8, reinterpret_cast<const unsigned char*>(name.data()),
+                                     static_cast<int>(name.size()), -1, 0) == 1,
+          "naming a certificate");
+  X509_set_issuer_name(certificate.get(), issuer == nullptr ? subject : X509_get_subject_name(issuer));
+  require(X509_set_pubkey(certificate.get(), key) == 1, "setting a public key");
+  return certificate;
+}
+
+X509Ptr make_ca(std::string_view name, X509* issuer, EVP_PKEY* key, EVP_PKEY* signing_key, const CaOptions& options) {
+  X509Ptr certificate = make_certificate(name, issuer, key, options.not_before_offset, options.ttl);
+  X509* const signer = issuer == nullptr ? certificate.get() : issuer;
+  std::string constraints = options.ca ? "critical,CA:TRUE" : "critical,CA:FALSE";
+  if (options.path_length >= 0) constraints += ",pathlen:" + std::to_string(options.path_length);
+  add_extension(certificate.get(), signer, NID_basic_constraints, constraints);
+  if (!options.key_usage.empty()) add_extension(certificate.get(), signer, NID_key_usage, options.key_usage);
+  add_extension(certificate.get(), signer, NID_subject_key_identifier, "hash");
+  require(X509_sign(certificate.get(), signing_key, EVP_sha256()) > 0, "signing a CA");
+  return certificate;
+}
+
+}  // namespace
+
+TestAuthority TestAuthority::root(std::string_view name, const CaOptions& options) {
+  TestAuthority authority;
+  authority.key_ = make_key();
+  authority.is_root_ = true;
+  authority.chain_.push_back(make_ca(name, nullptr, authority.key_.get(), authority.key_.get(), options));
+  return authority;
+}
+
+TestAuthority TestAuthority::intermediate(std::string_view name, const CaOptions& options) const {
+  TestAuthority authority;
+  authority.key_ = make_key();
+  authority.chain_.push_back(make_ca(name, chain_.front().get(), authority.key_.get(), key_.get(), options));
+  if (!is_root_) {
+    for (const X509Ptr& certificate : chain_) authority.chain_.push_back(share(certificate.get()));
+  }
+  return authority;
+}
+
+TestAuthority TestAuthority::load(const std::string& certificate_pem, const std::string& key_pem) {
+  TestAuthority authority;
+  authority.chain_ = expect(parse_certificates_pem(certificate_pem, max_chain_length));
+  const BioPtr bio(BIO_new_mem_buf(key_pem.data(), static_cast<int>(key_pem.size())));
+  authority.key_.reset(PEM_read_bio_PrivateKey(bio.get(), nullptr, nullptr, nullptr));
+  require(authority.key_ != nullptr, "reading the CA's key");
+  authority.is_root_ = X509_self_signed(authority.chain_.front().get(), 0) == 1;
+  return authority;
+}
+
+TestSvid TestAuthority::issue(const SvidOptions& options) const {
+  const KeyPtr key = make_key();
+  X509* const issuer = chain_.front().get();
+  const X509Ptr leaf = make_certificate("test SVID", issuer, key.get(), options.not_before_offset, options.ttl);
+  add_extension(leaf.get(), issuer, NID_basic_constraints, options.ca ? "critical,CA:TRUE" : "critical,CA:FALSE");
+  if (!options.key_usage.empty()) add_extension(leaf.get(), issuer, NID_key_usage, options.key_usage);
+  if (!options.extended_key_usage.empty()) add_extension(leaf.get(), issuer, NID_ext_key_usage, options.extended_key_usage);
+  add_extension(leaf.get(), issuer, NID_authority_key_identifier, "keyid");
+  add_names(leaf.get(), options);
+  require(X509_sign(leaf.get(), key_.get(), EVP_sha256()) > 0, "signing an SVID");
+
+  TestSvid svid{pem_of(leaf.get()), pem_of(key.get())};
+  if (!is_root_) svid.chain_pem += certificate_pem();
+  return svid;
+}
+
+TestSvid TestAuthority::issue(std::string_view spiffe_id) const {
+  SvidOptions options;
+  options.uris.emplace_back(spiffe_id);
+  return issue(options);
+}
+
+std::string TestAuthority::certificate_pem() const {
+  std::string text;
+  for (const X509Ptr& certificate : chain_) text += pem_of(certificate.get());
+  return text;
+}
+
+std::string TestAuthority::key_pem() const { return pem_of(key_.get()); }
+
+TrustBundle TestAuthority::bundle(std::string_view trust_domain) const {
+  return expect(TrustBundle::parse(certificate_pem(), expect(TrustDomain::parse(trust_domain))));
+}
+
+std::shared_ptr<const X509Context> make_context(const TestSvid& svid, const TestAuthority& authority) {
+  X509Context context;
+  context.svid = expect(parse_svid(svid.chain_pem, svid.key_pem));
+  context.bundles.add(authority.bundle(context.svid.id.trust_domain()));
+  return std::make_shared<const X509Context>(std::move(context));
+}
+
+void write_file(const std::string& path, std::string_view content, unsigned mode, long owner) {
+  const std::string temporary = path + ".new";
+  ::unlink(temporary.c_str());
+  const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, static_cast<mode_t>(mode));
+  const bool written = fd >= 0 && ::fchmod(fd, static_cast<mode_t>(mode)) == 0 &&
+                       (owner < 0 || ::fchown(fd, static_cast<uid_t>(owner), static_cast<gid_t>(-1)) == 0) &&
+                       ::write(fd, content.data(), content.size()) == static_cast<ssize_t>(content.size());
+  if (fd >= 0) ::close(fd);
+  if (!written || std::rename(temporary.c_str(), path.c_str()) != 0) throw std::runtime_error("cannot write " + path);
+}
+
+}  // namespace postern::test
