@@ -1,14 +1,15 @@
 // The access log: one JSON object per connection at its end, written off the connection path by a thread of its own.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <chrono>
+#include <concepts>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
-#include <thread>
 #include <vector>
 
 #include "authz/snapshot.hpp"
@@ -22,6 +23,28 @@ namespace postern {
 // Which end closed first.
 enum class ClosedBy : std::uint8_t { source, destination, proxy };
 std::string_view name_of(ClosedBy by);
+
+// A copy of a short text without an allocation, cut at `capacity` bytes: what OpenSSL's names point into ends with its SSL_CTX,
+// which a record outlives.
+template <std::size_t capacity>
+class ShortText {
+ public:
+  constexpr ShortText() = default;
+  template <class Text>
+    requires std::convertible_to<const Text&, std::string_view>
+  constexpr ShortText(const Text& text) {
+    const std::string_view view = text;
+    size_ = static_cast<std::uint8_t>(std::min(view.size(), capacity));
+    std::copy_n(view.begin(), size_, bytes_.begin());
+  }
+  constexpr operator std::string_view() const { return {bytes_.data(), size_}; }
+  constexpr bool empty() const { return size_ == 0; }
+
+ private:
+  static_assert(capacity < 256);
+  std::array<char, capacity> bytes_{};
+  std::uint8_t size_ = 0;
+};
 
 // What the log says of one connection. Plain values and references to immutable things: filling it in formats nothing.
 struct AccessRecord {
@@ -42,9 +65,9 @@ struct AccessRecord {
   bool identity_by_address = false;      // permissive mode matched a peer set by address
   bool tls_established = false;
   bool tls_resumed = false;
-  std::string_view tls_version;          // static strings of OpenSSL
-  std::string_view tls_cipher;
-  std::string_view tls_group;
+  ShortText<31> tls_version;             // as TlsFacts has them
+  ShortText<31> tls_cipher;
+  ShortText<31> tls_group;
   std::uint64_t bytes_sent = 0;          // towards the destination
   std::uint64_t bytes_received = 0;      // from the destination
   bool decided = false;                  // verdict is meaningful
@@ -52,31 +75,36 @@ struct AccessRecord {
   bool self = false;                     // the pod's own traffic to itself
   Reason reason = Reason::internal_error;
   ClosedBy closed_by = ClosedBy::proxy;
-  std::string_view detail;               // static text that narrows the reason (certificate error, identity error, peer's reason)
+  ShortText<95> detail;                  // text that narrows the reason (certificate error, identity error, peer's reason)
   std::optional<std::array<std::uint8_t, 16>> connection_id;  // from the TLS exporter, the same on both sides
   std::uint32_t stream = 0;              // number on its TLS connection, from 1; 0: no frames
 };
 
+// AUDIT where the pending verdict differs from the enforced one; else FORWARDED where this side's policy allowed it (and the pod's
+// own traffic to itself), DROPPED where it did not or was never asked.
 VerdictLabel verdict_label(const AccessRecord& record);
 
 // One line of JSON with the field names of docs/access-log.md, without the newline.
 std::string format_record(const AccessRecord& record);
+void append_record(std::string& out, const AccessRecord& record);
 
-// The consumer: one thread, one bounded single-producer queue per worker.
+// The consumer: one thread, one bounded single-producer queue per worker. A slow reader blocks this thread only.
 class AccessLog {
  public:
   class Queue;  // one per worker
 
-  // Opens the file (or stdout, or nothing).
+  // Opens the file (or stdout, or nothing) and starts the thread. `counters`: one for each worker; they outlive the log.
   static Result<std::unique_ptr<AccessLog>> open(const Config& config, std::vector<WorkerCounters*> counters);
-  ~AccessLog();  // writes what is queued, then ends the thread
+  // Writes what is queued, then ends the thread; what a stuck reader has not taken after two seconds is dropped and counted.
+  ~AccessLog();
 
   // Called by worker `index` only. Full: counted in that worker's access_records_dropped, never waits.
   void submit(std::size_t index, AccessRecord&& record);
-  // Opens the file anew by its name (log rotation; SIGUSR1).
+  // Opens the file anew by its name (log rotation; SIGUSR1). If that fails, the old one stays. From any thread; returns at once.
   void reopen();
 
  private:
+  class Output;
   struct State;
   explicit AccessLog(std::unique_ptr<State> state);
   std::unique_ptr<State> state_;

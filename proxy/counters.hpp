@@ -17,6 +17,8 @@ std::string_view name_of(Direction direction);
 class Counter {
  public:
   void add(std::uint64_t n = 1) { value_.store(value_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed); }
+  // Instead of add(), for a counter that more than one thread writes.
+  void add_atomically(std::uint64_t n = 1) { value_.fetch_add(n, std::memory_order_relaxed); }
   void subtract(std::uint64_t n = 1) { value_.store(value_.load(std::memory_order_relaxed) - n, std::memory_order_relaxed); }
   void set(std::uint64_t n) { value_.store(n, std::memory_order_relaxed); }
   std::uint64_t value() const { return value_.load(std::memory_order_relaxed); }
@@ -61,7 +63,7 @@ struct WorkerCounters {
   Counter pool_idle;                // idle pooled connections (outbound)
   Counter accept_pauses;            // accept stopped for lack of descriptors
   std::array<Counter, reason_count> shed;  // closed at accept, by reason
-  Counter access_records_dropped;
+  Counter access_records_dropped;   // written by the access log's thread, too: add_atomically
   DurationHistogram loop_delay;     // from ready to served
   Counter policy_generation;        // adopted by this worker
 };
