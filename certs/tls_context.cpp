@@ -130,8 +130,11 @@ SslPtr TlsContext::new_client(const SocketAddress& destination, bool offer_poste
   // Unlike its neighbours, this one returns 0 for success.
   if (offer_postern_alpn && SSL_set_alpn_protos(ssl.get(), alpn_list, sizeof alpn_list) != 0) return nullptr;
   if (core->sessions != nullptr) {
-    const SessionPtr session = core->sessions->find_client(key, std::chrono::system_clock::now());
-    if (session && SSL_set_session(ssl.get(), session.get()) != 1) return nullptr;
+    const SessionPtr kept = core->sessions->find_client(key, std::chrono::system_clock::now());
+    // A copy: OpenSSL marks a client's session as spent once it has resumed, so that no two connections can be linked by their
+    // ticket (RFC 8446 appendix C.4). Our connections name their pod in the same breath; using it again saves a ticket for each.
+    const SessionPtr copy(kept ? SSL_SESSION_dup(kept.get()) : nullptr);
+    if (copy && SSL_set_session(ssl.get(), copy.get()) != 1) return nullptr;
   }
   return ssl;
 }

@@ -145,6 +145,7 @@ TestSvid TestAuthority::issue(const SvidOptions& options) const {
   add_extension(leaf.get(), issuer, NID_basic_constraints, options.ca ? "critical,CA:TRUE" : "critical,CA:FALSE");
   if (!options.key_usage.empty()) add_extension(leaf.get(), issuer, NID_key_usage, options.key_usage);
   if (!options.extended_key_usage.empty()) add_extension(leaf.get(), issuer, NID_ext_key_usage, options.extended_key_usage);
+  add_extension(leaf.get(), issuer, NID_subject_key_identifier, "hash");
   add_extension(leaf.get(), issuer, NID_authority_key_identifier, "keyid");
   add_names(leaf.get(), options);
   require(X509_sign(leaf.get(), key_.get(), EVP_sha256()) > 0, "signing an SVID");
