@@ -1,5 +1,5 @@
 // What people and probes ask of a running sidecar: the health port (HTTP) and the admin socket (HTTP over a unix socket, JSON),
-// both on one thread of their own.
+// each on a thread of its own, so that a probe never waits for what people ask.
 #pragma once
 
 #include <functional>
@@ -21,7 +21,8 @@ struct Readiness {
   std::string why;  // what is missing, for people
 };
 
-// What the admin thread asks of the server; every function may be called from the admin thread.
+// What the admin threads ask of the server; every function may be called from either of them, and may take up to a second.
+// What the health port asks (readiness, may_scrape, is_probe_port, facts) should be quick: a probe waits for it.
 class AdminBackend {
  public:
   virtual ~AdminBackend() = default;
@@ -50,9 +51,12 @@ class AdminBackend {
 
 class AdminServer {
  public:
-  // Listens on the health port (all addresses, IPv4 and IPv6) and the admin socket; starts the thread.
+  // Listens on the health port (all addresses, IPv4 and IPv6; 0: any free one) and the admin socket; starts the threads.
+  // REQUIRES: backend, counters and log outlive this; not destroyed from within a backend function.
   static Result<std::unique_ptr<AdminServer>> start(const Config& config, AdminBackend& backend, std::vector<const WorkerCounters*> counters, Log& log);
-  ~AdminServer();
+  ~AdminServer();  // waits for a backend function that is running, and removes the socket file
+
+  Port health_port() const;  // as bound
 
  private:
   struct State;

@@ -1,0 +1,74 @@
+// HttpService: a small HTTP/1.1 server on one listening socket, with a thread of its own. One request per connection; what a
+// caller can make it hold is bounded, and a malformed request ends that connection only.
+#pragma once
+
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/basic_socket_acceptor.hpp>
+#include <boost/asio/generic/stream_protocol.hpp>
+#include <boost/asio/io_context.hpp>
+#include <chrono>
+#include <cstddef>
+#include <functional>
+#include <list>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "base/ip.hpp"
+#include "base/log.hpp"
+#include "proxy/admin_listen.hpp"
+
+namespace postern {
+
+struct HttpRequest {
+  std::string method;  // as sent: GET, POST, ...
+  std::string path;    // without query
+  std::string body;
+  IpAddress source;  // 0.0.0.0 on a unix socket
+};
+
+struct HttpAnswer {
+  unsigned status = 200;
+  std::string content_type = "text/plain; charset=utf-8";
+  std::string body;
+};
+
+struct HttpLimits {
+  std::uint32_t header_bytes = 8U << 10;
+  std::uint64_t body_bytes = 4U << 10;
+  std::size_t connections = 64;               // one more closes the oldest: a flood of idle ones cannot keep a probe out
+  std::chrono::milliseconds deadline{5'000};  // from accept to the answer's last byte
+};
+
+class HttpService {
+ public:
+  // Runs on the service's thread. An exception is answered 500.
+  using Handler = std::function<boost::asio::awaitable<HttpAnswer>(HttpRequest)>;
+
+  // Serves at once. `name` is for the log and the thread. REQUIRES: `log` outlives this.
+  HttpService(std::string name, ListeningSocket socket, Handler handler, Log& log, HttpLimits limits = {});
+  ~HttpService();  // ends the thread and every connection; waits for a handler that is running
+  HttpService(const HttpService&) = delete;
+  HttpService& operator=(const HttpService&) = delete;
+
+ private:
+  struct Session;
+  using Acceptor = boost::asio::basic_socket_acceptor<boost::asio::generic::stream_protocol>;
+
+  boost::asio::awaitable<void> accept_loop();
+  boost::asio::awaitable<void> serve(std::shared_ptr<Session> session);
+  boost::asio::awaitable<void> converse(Session& session);
+  boost::asio::awaitable<HttpAnswer> answer(HttpRequest request);
+  void admit(std::shared_ptr<Session> session);
+
+  std::string name_;
+  Handler handler_;
+  Log& log_;
+  HttpLimits limits_;
+  std::list<std::shared_ptr<Session>> sessions_;  // the oldest first; touched by the thread only
+  boost::asio::io_context io_{1};
+  Acceptor acceptor_;
+  std::thread thread_;
+};
+
+}  // namespace postern

@@ -1,0 +1,29 @@
+// What each path of the health port and of the admin socket answers (docs/admin.md).
+#pragma once
+
+#include <boost/asio/awaitable.hpp>
+#include <vector>
+
+#include "base/log.hpp"
+#include "proxy/admin.hpp"
+#include "proxy/admin_http.hpp"
+
+namespace postern {
+
+// Everything that the answers are made of. REQUIRES: outlives the services.
+struct AdminSources {
+  AdminBackend& backend;
+  std::vector<const WorkerCounters*> counters;
+  Log& log;
+};
+
+// The health port: anybody can reach it, so it says little and changes nothing.
+boost::asio::awaitable<HttpAnswer> answer_health(const AdminSources& sources, HttpRequest request);
+
+// The admin socket: JSON, for the owner of the sidecar.
+HttpAnswer answer_admin(const AdminSources& sources, const HttpRequest& request);
+
+// 200 when the application in this pod accepts a TCP connection on 127.0.0.1 or ::1 within a second, else 503.
+boost::asio::awaitable<HttpAnswer> probe_application(Port port);
+
+}  // namespace postern
