@@ -24,10 +24,19 @@ struct Node {
   std::vector<Node> items;
   std::vector<std::pair<std::string, Node>> fields;
 
+  Node() = default;
+  Node(const Node&) = default;
+  Node(Node&&) = default;
+  Node& operator=(const Node&) = default;
+  Node& operator=(Node&&) = default;
+  ~Node();  // written out: clang 14 (the fuzzers) cannot make one up while `fields` holds an incomplete Node
+
   bool is(Kind k) const { return kind == k; }
   // The field of a mapping, or nullptr (also for anything that is not a mapping).
   const Node* find(std::string_view key) const;
 };
+
+inline Node::~Node() = default;
 
 std::string_view name_of(Node::Kind kind);  // "a string", "a list", ... for messages
 
