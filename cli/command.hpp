@@ -58,5 +58,6 @@ int bad_input(std::string_view command, const Error& error);
 Command verdicts_command();
 Command explain_command();
 Command check_command();
+Command proxy_command();
 
 }  // namespace postern::cli
