@@ -55,10 +55,10 @@ struct AccessRecord {
   SocketAddress source;                  // of the connection's TCP peer or the application, as this side sees it
   SocketAddress destination;             // resolved
   SocketAddress original_destination;    // as the application dialled it
-  std::shared_ptr<const PolicySnapshot> snapshot;  // keeps the next three alive
+  std::shared_ptr<const PolicySnapshot> snapshot;  // keeps the next two and the verdict's origins alive
   const Workload* source_workload = nullptr;
   const Workload* destination_workload = nullptr;
-  std::string_view service;              // lives in the snapshot
+  std::string service;                   // "namespace/name", where a Service was resolved
   std::shared_ptr<const PeerIdentity> peer_identity;  // only if cryptographically verified
   std::shared_ptr<const X509Context> own_identity;    // set when TLS was established
   bool plaintext = false;

@@ -59,7 +59,7 @@ std::string shown(std::string_view key) {
 
 class Reader {
  public:
-  explicit Reader(const Document& document) : document_(document) {}
+  Reader(const Document& document, Config start) : document_(document), config_(std::move(start)) {}
 
   Result<Config> read() {
     auto done = read_section(document_.root, "");
@@ -104,15 +104,15 @@ class Reader {
 
 }  // namespace
 
-Result<Config> parse_config(std::string_view yaml, std::string_view source) {
+Result<Config> parse_config(std::string_view yaml, std::string_view source, Config start) {
   auto documents = parse_yaml(yaml, source, config_limits);
   if (!documents) return documents.error();
-  if (documents->empty()) return Config{};
+  if (documents->empty()) return start;
   if (documents->size() > 1) {
     const Document& second = (*documents)[1];
     return at(second, second.root, "", "expected one document; found another one after \"---\"");
   }
-  return Reader(documents->front()).read();
+  return Reader(documents->front(), std::move(start)).read();
 }
 
 Result<void> validate(const Config& config) {

@@ -81,7 +81,8 @@ struct Config {
 };
 
 // Reads YAML text. An unknown key or an ill-typed value is refused: source:line, field, what is expected, the nearest valid name.
-Result<Config> parse_config(std::string_view yaml, std::string_view source);
+// Fields that the text does not name keep their value of `start`.
+Result<Config> parse_config(std::string_view yaml, std::string_view source, Config start = {});
 // What cannot be said by a single field (identity files given together, ports distinct, ...).
 Result<void> validate(const Config& config);
 // Every field with its current value and a comment saying what it is, its unit and default: valid input for parse_config.

@@ -55,6 +55,8 @@ bool EventLoop::watch(int fd, Watch& watch) {
 }
 
 
+void EventLoop::unwatch(int fd) { epoll_ctl(epoll_, EPOLL_CTL_DEL, fd, nullptr); }
+
 void EventLoop::stop() {
   stopped_.store(true);
   post([] {});

@@ -80,6 +80,8 @@ class EventLoop {
 
   // Registers the descriptor for every event, edge-triggered. Closing the descriptor ends it. False: errno says why.
   bool watch(int fd, Watch& watch);
+  // For a descriptor that lives on without its watch.
+  void unwatch(int fd);
   // Runs the waiter in the next turn (or in this one, where it is not yet over).
   void make_ready(Waiter& waiter) {
     if (!waiter.linked()) ready_.push_back(waiter);

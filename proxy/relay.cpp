@@ -34,6 +34,7 @@ Relay::~Relay() {
 }
 
 bool Relay::await_ready() {
+  if (app_watch_.cancelled || peer_watch_.cancelled) finish(Reason::internal_error, false, "cancelled");
   const bool more = !finished_ && pump();
   if (more && !finished_) loop_.make_ready(*this);
   return finished_;

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <utility>
 
 #include "proxy/sockaddr.hpp"
 
@@ -15,7 +16,14 @@ Socket::Socket(EventLoop& loop, int fd, bool connected) : loop_(loop), fd_(fd) {
   if (!loop_.watch(fd_, watch_)) watch_.cancelled = watch_.failed = true;  // out of memory for the kernel: the connection ends
 }
 
-Socket::~Socket() { close(fd_); }
+Socket::~Socket() {
+  if (fd_ >= 0) close(fd_);
+}
+
+int Socket::release() {
+  loop_.unwatch(fd_);
+  return std::exchange(fd_, -1);
+}
 
 IoResult Socket::failed_io(int error, bool& flag) {
   if (error == EAGAIN || error == EWOULDBLOCK || error == EINTR) {

@@ -30,6 +30,8 @@ class Socket {
   Socket& operator=(const Socket&) = delete;
 
   int fd() const { return fd_; }
+  // Gives the descriptor away; the loop forgets it.
+  int release();
   Watch& watch() { return watch_; }
   const Watch& watch() const { return watch_; }
 

@@ -1,0 +1,75 @@
+#include "proxy/judge.hpp"
+
+#include <algorithm>
+
+namespace postern {
+
+namespace {
+
+bool inside_cluster(const PolicySnapshot& snapshot, const IpAddress& address) {
+  return std::ranges::any_of(snapshot.settings().cluster_cidrs, [&](const Cidr& cidr) { return cidr.contains(address); });
+}
+
+Judgement refuse(Reason reason, std::string_view detail = {}) {
+  Judgement judgement;
+  judgement.reason = reason;
+  judgement.detail = detail;
+  return judgement;
+}
+
+Judgement ask_policy(const PolicySnapshot& snapshot, const ConnectionFacts& facts, const Peer& peer) {
+  const PolicyDirection direction = facts.direction == Direction::inbound ? PolicyDirection::ingress : PolicyDirection::egress;
+  Judgement judgement;
+  judgement.decided = true;
+  judgement.peer = peer.workload;
+  judgement.verdict = decide(&snapshot, direction, peer, facts.port);
+  judgement.allowed = judgement.verdict.allowed();
+  judgement.reason = judgement.allowed ? Reason::finished : Reason::denied;
+  return judgement;
+}
+
+Judgement judge_authenticated(const PolicySnapshot& snapshot, const ConnectionFacts& facts) {
+  const IdentityLookup found = snapshot.identify(facts.identity->id, facts.peer_address);
+  if (found.workload == nullptr) return refuse(Reason::identity_unknown, name_of(found.error));
+  // Whoever answers at a pod's address must be that pod: an address may have moved on to another one.
+  if (facts.direction == Direction::outbound && snapshot.workload_at(facts.peer_address) != found.workload) {
+    return refuse(Reason::identity_mismatch);
+  }
+  return ask_policy(snapshot, facts, Peer{found.workload, facts.peer_address, true});
+}
+
+Judgement judge_plaintext(const PolicySnapshot& snapshot, const ConnectionFacts& facts) {
+  const Workload* peer = snapshot.workload_at(facts.peer_address);
+  const bool inbound = facts.direction == Direction::inbound;
+  const MtlsMode mode = inbound ? snapshot.self().mtls_for(facts.port) : snapshot.self().mtls;
+  const bool permissive = mode == MtlsMode::permissive;
+  if (peer != nullptr && peer->meshed) {
+    // An address of a meshed workload must speak TLS wherever its sidecar (outbound) or this one (inbound) would. Where it is excluded
+    // from interception, plaintext is still no proof of who it is: only permissive mode takes the address for it.
+    const bool tls_expected = inbound ? peer->intercepts_outbound(facts.port) : peer->intercepts_inbound(facts.port);
+    if (tls_expected || (inbound && !permissive)) return refuse(Reason::plaintext_refused);
+  }
+  Judgement judgement = ask_policy(snapshot, facts, Peer{peer, facts.peer_address, permissive});
+  judgement.identity_by_address = permissive && peer != nullptr;
+  return judgement;
+}
+
+}  // namespace
+
+Judgement judge(const PolicySnapshot* snapshot, const ConnectionFacts& facts) {
+  if (snapshot == nullptr) return refuse(Reason::no_policy);
+  if (facts.identity) return judge_authenticated(*snapshot, facts);
+  if (facts.tls_under_way) return ask_policy(*snapshot, facts, Peer{snapshot->workload_at(facts.peer_address), facts.peer_address, true});
+  return judge_plaintext(*snapshot, facts);
+}
+
+Expectation expect_inbound(const PolicySnapshot& snapshot, const IpAddress& source, Port port) {
+  const Workload* workload = snapshot.workload_at(source);
+  if (workload != nullptr && workload->meshed && workload->intercepts_outbound(port)) return Expectation::tls;
+  // The port is marked for peers that speak SPIFFE mTLS by themselves: a sidecar of theirs is not in the record.
+  if (snapshot.self().mtls_for(port) == MtlsMode::spiffe && !snapshot.is_own_node(source)) return Expectation::peek;
+  if (workload != nullptr || snapshot.is_own_node(source) || !inside_cluster(snapshot, source)) return Expectation::plaintext;
+  return Expectation::peek;
+}
+
+}  // namespace postern

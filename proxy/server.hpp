@@ -1,0 +1,88 @@
+// Server: owns the workers, the access log and the admin thread; watches identity and policy files; starts, publishes, drains, stops.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "certs/file_source.hpp"
+#include "proxy/access_log.hpp"
+#include "proxy/admin.hpp"
+#include "proxy/listener.hpp"
+#include "proxy/policy_directory.hpp"
+#include "proxy/worker.hpp"
+
+namespace postern {
+
+class Server final : private AdminBackend {
+ public:
+  // `config` is valid. Binds every port; fails where that fails.
+  static Result<std::unique_ptr<Server>> make(Config config, Log& log);
+  ~Server() override;
+
+  // Blocks until SIGTERM or SIGINT and the end of the drain period (or a second one). Returns the exit status.
+  int run();
+
+ private:
+  struct Unit;  // a worker, its listeners, its thread
+
+  Server(Config config, Log& log);
+  Result<void> bind_listeners();
+  Result<void> start_sources();
+  // Waits for files, signals and timers; returns when it is time to end.
+  Reason supervise();
+  bool handle_signal(int signal);
+  void read_identity();
+  void read_policy();
+  void publish_identity(const X509ContextPtr& identity);
+  void publish_policy(std::shared_ptr<const PolicySnapshot> snapshot);
+  void begin_drain();
+  void stop_workers(Reason reason);
+
+  // AdminBackend, called from the admin thread.
+  Readiness readiness() override;
+  bool may_scrape(const IpAddress& source) override;
+  bool is_probe_port(Port port) override;
+  std::string config_yaml() override;
+  std::string connections_json() override;
+  std::string allow_list_json() override;
+  std::string identities_json() override;
+  void drain() override;
+  void set_log_level(LogLevel level) override;
+  Facts facts() override;
+
+  std::shared_ptr<const PolicySnapshot> snapshot() const;
+  X509ContextPtr identity() const;
+
+  Config config_;
+  Log& log_;
+  std::vector<std::unique_ptr<WorkerCounters>> counters_;
+  std::unique_ptr<AccessLog> access_log_;
+  std::vector<std::unique_ptr<Unit>> units_;
+  std::shared_ptr<SessionCache> sessions_;
+  std::unique_ptr<FileSource> identity_source_;
+  std::unique_ptr<PolicyDirectory> policy_source_;
+  std::unique_ptr<AdminServer> admin_;
+  std::uint64_t tls_generation_ = 0;
+  int wakeup_ = -1;  // eventfd: the admin thread asks for a drain
+  bool policy_changed_ = false;
+  std::chrono::steady_clock::time_point drain_until_ = std::chrono::steady_clock::time_point::max();
+
+  // Shared with the admin thread.
+  mutable std::mutex mutex_;
+  std::shared_ptr<const PolicySnapshot> snapshot_;
+  X509ContextPtr identity_;
+  std::string identity_error_;
+  std::string policy_error_;
+  std::vector<std::string> policy_warnings_;
+  std::atomic<bool> draining_{false};
+  std::atomic<bool> drain_asked_{false};
+  std::atomic<std::uint64_t> enforced_generation_{0};
+  std::atomic<std::uint64_t> policy_rejected_{0};
+  std::atomic<std::uint64_t> identity_rejected_{0};
+};
+
+}  // namespace postern
