@@ -2,13 +2,19 @@
 
 #include <algorithm>
 
+#include "authz/cluster.hpp"
+
 namespace postern {
 
 bool PeerSet::contains(std::uint32_t workload) const { return std::binary_search(members.begin(), members.end(), workload); }
 
 std::string text_of(const PeerSet& set) {
   const std::string pods = set.pods.empty() ? "all pods" : "pods " + text_of(set.pods);
-  return pods + (set.namespaces.empty() ? " in all namespaces" : " in namespaces " + text_of(set.namespaces));
+  if (set.namespaces.empty()) return pods + " in all namespaces";
+  const auto& required = set.namespaces.match_expressions;
+  const bool by_name = set.namespaces.match_labels.empty() && required.size() == 1 && required[0].key == namespace_name_label &&
+                       required[0].op == SelectorOperator::in && required[0].values.size() == 1;
+  return pods + (by_name ? " in namespace " + required[0].values[0] : " in namespaces " + text_of(set.namespaces));
 }
 
 bool AllowDirection::isolated(Plane plane) const {

@@ -1,7 +1,6 @@
 #include "authz/block_table.hpp"
 
 #include <algorithm>
-#include <functional>
 #include <map>
 #include <tuple>
 #include <utility>
@@ -44,20 +43,41 @@ BlockTable::BlockTable(const std::vector<IpBlock>& blocks) {
 
     const auto [known, is_new] = class_of_members.try_emplace(members, static_cast<std::uint32_t>(classes_.size()));
     if (is_new) classes_.push_back(members);
-    class_of_.emplace(cidr, known->second);
-    prefixes_[cidr.address().is_v4() ? 0 : 1].push_back(cidr.prefix());
+    level_of(cidr).class_of.emplace(bits_of(cidr.address()), known->second);
     outer.emplace_back(cidr, std::move(members));
-  }
-  for (auto& prefixes : prefixes_) {
-    std::sort(prefixes.begin(), prefixes.end(), std::greater<>());
-    prefixes.erase(std::unique(prefixes.begin(), prefixes.end()), prefixes.end());
   }
 }
 
+std::size_t BlockTable::BitsHash::operator()(const Bits& bits) const noexcept {
+  const std::uint64_t mixed = (bits.high ^ (bits.low * 0x9e3779b97f4a7c15U)) * 0xff51afd7ed558ccdU;
+  return static_cast<std::size_t>(mixed ^ (mixed >> 32U));
+}
+
+BlockTable::Bits BlockTable::bits_of(const IpAddress& address) {
+  Bits bits;
+  const std::size_t length = address.bits() / 8;
+  for (std::size_t i = 0; i < length; ++i) {
+    std::uint64_t& word = i < 8 ? bits.high : bits.low;
+    word |= static_cast<std::uint64_t>(address.bytes()[i]) << (56 - 8 * (i % 8));
+  }
+  return bits;
+}
+
+BlockTable::Level& BlockTable::level_of(const Cidr& cidr) {
+  auto& levels = levels_[cidr.address().is_v4() ? 0 : 1];
+  const unsigned prefix = cidr.prefix();
+  const auto at = std::find_if(levels.begin(), levels.end(), [prefix](const Level& level) { return level.prefix <= prefix; });
+  if (at != levels.end() && at->prefix == prefix) return *at;
+  const auto ones = [](unsigned count) { return count == 0 ? 0 : ~std::uint64_t{0} << (64 - count); };
+  return *levels.insert(at,
+                        Level{.prefix = prefix, .mask = {ones(std::min(prefix, 64U)), ones(std::max(prefix, 64U) - 64)}, .class_of = {}});
+}
+
 std::uint32_t BlockTable::find(const IpAddress& address) const {
-  for (const unsigned prefix : prefixes_[address.is_v4() ? 0 : 1]) {
-    const auto node = class_of_.find(Cidr(address, prefix));
-    if (node != class_of_.end()) return node->second;
+  const Bits bits = bits_of(address);
+  for (const Level& level : levels_[address.is_v4() ? 0 : 1]) {
+    const auto node = level.class_of.find({bits.high & level.mask.high, bits.low & level.mask.low});
+    if (node != level.class_of.end()) return node->second;
   }
   return 0;
 }

@@ -24,13 +24,26 @@ class BlockTable {
   const std::vector<std::vector<std::uint32_t>>& classes() const { return classes_; }
 
  private:
-  struct CidrHash {
-    std::size_t operator()(const Cidr& cidr) const noexcept { return IpAddressHash{}(cidr.address()) * 131 + cidr.prefix(); }
+  // The first bits of an address, as two words that are cheap to mask and to hash.
+  struct Bits {
+    std::uint64_t high = 0;
+    std::uint64_t low = 0;
+    bool operator==(const Bits&) const = default;
   };
+  struct BitsHash {
+    std::size_t operator()(const Bits& bits) const noexcept;
+  };
+  // All nodes of one family and prefix length.
+  struct Level {
+    unsigned prefix = 0;
+    Bits mask;
+    std::unordered_map<Bits, std::uint32_t, BitsHash> class_of;
+  };
+  static Bits bits_of(const IpAddress& address);
+  Level& level_of(const Cidr& cidr);
 
   // Every cidr and every except is a node; the longest one that contains an address says all that holds for it.
-  std::unordered_map<Cidr, std::uint32_t, CidrHash> class_of_;
-  std::array<std::vector<unsigned>, 2> prefixes_;  // per family, those that occur, longest first
+  std::array<std::vector<Level>, 2> levels_;  // per family, longest prefix first
   std::vector<std::vector<std::uint32_t>> classes_{{}};
 };
 

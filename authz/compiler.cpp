@@ -17,7 +17,10 @@ LabelSelector namespace_named(const std::string& ns) {
 }  // namespace
 
 Compiler::Compiler(const ClusterView& view, const MeshSettings& settings)
-    : view_(view), settings_(settings), topology_(std::make_shared<const Topology>(view, settings.mtls)) {}
+    : view_(view), settings_(settings), topology_(std::make_shared<const Topology>(view, settings.mtls)) {
+  labels_.reserve(topology_->workloads().size());
+  for (const Workload& workload : topology_->workloads()) labels_.push_back(&view_.pods.at({workload.ns, workload.name}).labels);
+}
 
 Labels Compiler::labels_of_namespace(const std::string& ns) const {
   const auto found = view_.namespaces.find(ns);
@@ -51,8 +54,7 @@ std::shared_ptr<const PeerSet> Compiler::peer_set(const std::string& policy_ns, 
       ns = &workload.ns;
       ns_matches = matches(set->namespaces, labels_of_namespace(workload.ns));
     }
-    if (!ns_matches || workload.host_network) continue;
-    if (matches(set->pods, view_.pods.at({workload.ns, workload.name}).labels)) set->members.push_back(i);
+    if (ns_matches && !workload.host_network && matches(set->pods, *labels_[i])) set->members.push_back(i);
   }
   return peer_sets_.emplace(std::move(selectors), std::move(set)).first->second;
 }

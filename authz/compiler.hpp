@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "authz/cluster.hpp"
 #include "authz/snapshot.hpp"
@@ -36,6 +37,7 @@ class Compiler {
   const ClusterView& view_;
   MeshSettings settings_;
   std::shared_ptr<const Topology> topology_;
+  std::vector<const Labels*> labels_;  // beside the topology's workloads; into the view
   std::map<Selectors, std::shared_ptr<const PeerSet>> peer_sets_;
 };
 

@@ -63,7 +63,7 @@ Result<std::vector<Query>> read_queries(const std::string& path, const ClusterVi
     if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
     const std::string where = path + ":" + std::to_string(line_number);
     const auto document = parse_json(line, where);
-    if (!document) return document.error();
+    if (!document) return Error{document.error().message, where};
     auto query = decode_query(*document, view, topology);
     if (!query) return Error{query.error().message, query.error().where.empty() ? where : where + ": " + query.error().where};
     queries.push_back(std::move(*query));

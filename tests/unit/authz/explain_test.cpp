@@ -60,7 +60,7 @@ TEST(Explain, SaysWhyInWords) {
             "  shop/audit ingress[0] (audit): anybody: yes; UDP every port: no\n"
             "  shop/db ingress[0]: anybody: yes; TCP 80: no\n"
             "  shop/db ingress[1].from[0]: 10.9.0.0/16 except 10.9.1.0/24: no; TCP sql (5432), TCP 9000-9010: yes\n"
-            "  shop/db ingress[1].from[1]: pods app=web in namespaces kubernetes.io/metadata.name=shop: yes; TCP sql (5432), TCP "
+            "  shop/db ingress[1].from[1]: pods app=web in namespace shop: yes; TCP sql (5432), TCP "
             "9000-9010: yes  <- matches");
   EXPECT_EQ(text_of(explain(*snapshot, PolicyDirection::egress, c.peer_of(*snapshot, "shop/web"), Port{80})),
             "egress: allow: no policy isolates the pod in this direction");
