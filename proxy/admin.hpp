@@ -53,7 +53,8 @@ class AdminServer {
  public:
   // Listens on the health port (all addresses, IPv4 and IPv6; 0: any free one) and the admin socket; starts the threads.
   // REQUIRES: backend, counters and log outlive this; not destroyed from within a backend function.
-  static Result<std::unique_ptr<AdminServer>> start(const Config& config, AdminBackend& backend, std::vector<const WorkerCounters*> counters, Log& log);
+  static Result<std::unique_ptr<AdminServer>> start(const Config& config, AdminBackend& backend,
+                                                    std::vector<const WorkerCounters*> counters, Log& log);
   ~AdminServer();  // waits for a backend function that is running, and removes the socket file
 
   Port health_port() const;  // as bound
