@@ -11,9 +11,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
-#include <ctime>
 #include <filesystem>
-#include <new>
 
 namespace postern {
 namespace {
@@ -93,22 +91,6 @@ std::string digest_of(const Contents& contents) {
   return digest;
 }
 
-std::string utc(SystemTime time) {
-  const std::time_t seconds = std::chrono::system_clock::to_time_t(time);
-  std::tm parts{};
-  gmtime_r(&seconds, &parts);
-  char text[32];
-  return {text, std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts)};
-}
-
-BorrowedX509StackPtr stack_of(const std::vector<X509Ptr>& chain) {
-  BorrowedX509StackPtr stack(sk_X509_new_null());
-  for (const X509Ptr& certificate : chain) {
-    if (!stack || sk_X509_push(stack.get(), certificate.get()) == 0) throw std::bad_alloc();
-  }
-  return stack;
-}
-
 Result<X509ContextPtr> parse_context(const SvidFiles& files, const Contents& contents, SystemTime now) {
   auto svid = parse_svid(contents.chain.text, contents.key.text);
   if (!svid) return Error{svid.error().message, files.chain + " (key " + files.key + ")"};
@@ -120,11 +102,12 @@ Result<X509ContextPtr> parse_context(const SvidFiles& files, const Contents& con
   bundles.add(std::move(bundle).value());
 
   // As our peers will see it: half of a rotation, or an SVID out of its time, must not replace one that works.
-  const auto verified = verify_peer(stack_of(svid->chain).get(), bundles, TlsEnd::both, now, std::chrono::seconds{0});
+  const auto verified = verify_peer(borrow(svid->chain).get(), bundles, TlsEnd::both, now, std::chrono::seconds{0});
   if (verified.error == CertificateError::expired)
-    return Error{"the SVID has expired at " + utc(svid->not_after) + " (" + verified.detail + ")", files.chain};
+    return Error{"the SVID has expired at " + utc_text(svid->not_after) + " (" + verified.detail + ")", files.chain};
   if (verified.error == CertificateError::not_yet_valid) {
-    return Error{"the SVID is valid only from " + utc(svid->not_before) + " (" + verified.detail + "); compare the clocks", files.chain};
+    return Error{"the SVID is valid only from " + utc_text(svid->not_before) + " (" + verified.detail + "); compare the clocks",
+                 files.chain};
   }
   if (!verified.peer)
     return Error{std::string(describe(verified.error)) + " (" + verified.detail + "); checked against " + files.bundle, files.chain};

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <ctime>
+#include <new>
 
 #include "certs/verify.hpp"
 
@@ -142,6 +143,14 @@ Result<X509Svid> parse_svid(std::string_view chain_pem, std::string_view key_pem
                   std::move(serial).value()};
 }
 
+BorrowedX509StackPtr borrow(const std::vector<X509Ptr>& certificates) {
+  BorrowedX509StackPtr stack(sk_X509_new_null());
+  for (const X509Ptr& certificate : certificates) {
+    if (!stack || sk_X509_push(stack.get(), certificate.get()) == 0) throw std::bad_alloc();
+  }
+  return stack;
+}
+
 Result<SystemTime> not_before_of(const X509* certificate) { return time_of(X509_get0_notBefore(certificate)); }
 Result<SystemTime> not_after_of(const X509* certificate) { return time_of(X509_get0_notAfter(certificate)); }
 
@@ -158,6 +167,14 @@ Result<std::string> serial_of(const X509* certificate) {
     text += digits[bytes[i] & 15U];
   }
   return text;
+}
+
+std::string utc_text(SystemTime time) {
+  const std::time_t seconds = std::chrono::system_clock::to_time_t(time);
+  std::tm parts{};
+  gmtime_r(&seconds, &parts);
+  char text[32];
+  return {text, std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts)};
 }
 
 }  // namespace postern

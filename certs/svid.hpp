@@ -44,4 +44,9 @@ Result<SystemTime> not_before_of(const X509* certificate);
 Result<SystemTime> not_after_of(const X509* certificate);
 Result<std::string> serial_of(const X509* certificate);  // hexadecimal, as `openssl x509 -serial` prints it
 
+std::string utc_text(SystemTime time);  // 2026-01-31T08:00:00Z
+
+// What OpenSSL's calls take; valid as long as the certificates.
+BorrowedX509StackPtr borrow(const std::vector<X509Ptr>& certificates);
+
 }  // namespace postern

@@ -59,5 +59,6 @@ Command verdicts_command();
 Command explain_command();
 Command check_command();
 Command proxy_command();
+Command certificate_command();
 
 }  // namespace postern::cli

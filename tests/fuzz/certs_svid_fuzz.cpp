@@ -35,9 +35,7 @@ void from_files(std::string_view text) {
   if (svid && check_leaf(svid->chain.front().get(), TlsEnd::both).error != CertificateError::none) std::abort();
   const auto chain = parse_certificates_pem(chain_pem, max_chain_length);
   if (!chain) return;
-  const BorrowedX509StackPtr stack(sk_X509_new_null());
-  for (const X509Ptr& certificate : *chain) sk_X509_push(stack.get(), certificate.get());
-  check(stack.get(), end == text.size() ? std::string_view() : text.substr(end + 1));
+  check(borrow(*chain).get(), end == text.size() ? std::string_view() : text.substr(end + 1));
 }
 
 void from_peer(std::string_view bytes) {

@@ -25,9 +25,7 @@ class VerifyPeer : public testing::Test {
   PeerVerification verify(const std::string& chain_pem, TlsEnd end = TlsEnd::client, SystemTime now = system_clock::now(),
                           seconds skew = seconds{0}) {
     auto chain = parse_certificates_pem(chain_pem, 32).value();
-    BorrowedX509StackPtr stack(sk_X509_new_null());
-    for (const X509Ptr& certificate : chain) sk_X509_push(stack.get(), certificate.get());
-    return verify_peer(stack.get(), bundles, end, now, skew);
+    return verify_peer(borrow(chain).get(), bundles, end, now, skew);
   }
 
   CertificateError error_with(void (*change)(SvidOptions&), TlsEnd end = TlsEnd::client) {
@@ -183,9 +181,9 @@ TEST_F(VerifyPeer, DamagedSignature) {
   const auto damaged = parse_certificate_der({reinterpret_cast<char*>(der), static_cast<std::size_t>(size)});
   OPENSSL_free(der);
   ASSERT_TRUE(damaged);
-  BorrowedX509StackPtr stack(sk_X509_new_null());
-  sk_X509_push(stack.get(), damaged->get());
-  EXPECT_EQ(verify_peer(stack.get(), bundles, TlsEnd::client, system_clock::now(), seconds{0}).error, CertificateError::bad_signature);
+  chain.front() = share(damaged->get());
+  EXPECT_EQ(verify_peer(borrow(chain).get(), bundles, TlsEnd::client, system_clock::now(), seconds{0}).error,
+            CertificateError::bad_signature);
 }
 
 TEST(CertificateErrorNames, AreDistinct) {
