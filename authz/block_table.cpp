@@ -43,14 +43,30 @@ BlockTable::BlockTable(const std::vector<IpBlock>& blocks) {
 
     const auto [known, is_new] = class_of_members.try_emplace(members, static_cast<std::uint32_t>(classes_.size()));
     if (is_new) classes_.push_back(members);
-    level_of(cidr).class_of.emplace(bits_of(cidr.address()), known->second);
+    level_of(cidr).insert(bits_of(cidr.address()), known->second);
     outer.emplace_back(cidr, std::move(members));
   }
 }
 
-std::size_t BlockTable::BitsHash::operator()(const Bits& bits) const noexcept {
-  const std::uint64_t mixed = (bits.high ^ (bits.low * 0x9e3779b97f4a7c15U)) * 0xff51afd7ed558ccdU;
-  return static_cast<std::size_t>(mixed ^ (mixed >> 32U));
+std::size_t BlockTable::Level::at(const Bits& bits) const {
+  // Masked bits are all alike at one end: mixed twice, so that every bit counts in the low ones (MurmurHash3's finalizer).
+  std::uint64_t mixed = bits.high ^ (bits.low * 0x9e3779b97f4a7c15U);
+  mixed = (mixed ^ (mixed >> 33U)) * 0xff51afd7ed558ccdU;
+  mixed = (mixed ^ (mixed >> 33U)) * 0xc4ceb9fe1a85ec53U;
+  std::size_t i = static_cast<std::size_t>(mixed ^ (mixed >> 33U)) & (slots.size() - 1);
+  while (slots[i].address_class != empty && slots[i].bits != bits) i = (i + 1) & (slots.size() - 1);
+  return i;
+}
+
+void BlockTable::Level::insert(const Bits& bits, std::uint32_t address_class) {
+  if (2 * (size + 1) > slots.size()) {
+    const std::vector<Slot> before = std::exchange(slots, std::vector<Slot>(std::max<std::size_t>(8, 2 * slots.size())));
+    for (const Slot& slot : before) {
+      if (slot.address_class != empty) slots[at(slot.bits)] = slot;
+    }
+  }
+  slots[at(bits)] = {.bits = bits, .address_class = address_class};
+  ++size;
 }
 
 BlockTable::Bits BlockTable::bits_of(const IpAddress& address) {
@@ -69,15 +85,14 @@ BlockTable::Level& BlockTable::level_of(const Cidr& cidr) {
   const auto at = std::find_if(levels.begin(), levels.end(), [prefix](const Level& level) { return level.prefix <= prefix; });
   if (at != levels.end() && at->prefix == prefix) return *at;
   const auto ones = [](unsigned count) { return count == 0 ? 0 : ~std::uint64_t{0} << (64 - count); };
-  return *levels.insert(at,
-                        Level{.prefix = prefix, .mask = {ones(std::min(prefix, 64U)), ones(std::max(prefix, 64U) - 64)}, .class_of = {}});
+  return *levels.insert(at, Level{.prefix = prefix, .mask = {ones(std::min(prefix, 64U)), ones(std::max(prefix, 64U) - 64)}, .slots = {}});
 }
 
 std::uint32_t BlockTable::find(const IpAddress& address) const {
   const Bits bits = bits_of(address);
   for (const Level& level : levels_[address.is_v4() ? 0 : 1]) {
-    const auto node = level.class_of.find({bits.high & level.mask.high, bits.low & level.mask.low});
-    if (node != level.class_of.end()) return node->second;
+    const Slot& slot = level.slots[level.at({bits.high & level.mask.high, bits.low & level.mask.low})];
+    if (slot.address_class != empty) return slot.address_class;
   }
   return 0;
 }

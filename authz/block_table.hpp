@@ -3,7 +3,6 @@
 
 #include <array>
 #include <cstdint>
-#include <unordered_map>
 #include <vector>
 
 #include "authz/network_policy.hpp"
@@ -24,21 +23,29 @@ class BlockTable {
   const std::vector<std::vector<std::uint32_t>>& classes() const { return classes_; }
 
  private:
+  static constexpr std::uint32_t empty = 0xffffffff;
   // The first bits of an address, as two words that are cheap to mask and to hash.
   struct Bits {
     std::uint64_t high = 0;
     std::uint64_t low = 0;
     bool operator==(const Bits&) const = default;
   };
-  struct BitsHash {
-    std::size_t operator()(const Bits& bits) const noexcept;
+  // All nodes of one family and prefix length: an open-addressed table, at most half full.
+  struct Slot {
+    Bits bits;
+    std::uint32_t address_class = empty;
   };
-  // All nodes of one family and prefix length.
   struct Level {
     unsigned prefix = 0;
     Bits mask;
-    std::unordered_map<Bits, std::uint32_t, BitsHash> class_of;
+    std::size_t size = 0;
+    std::vector<Slot> slots;
+
+    // The index of the slot that has these bits, or of the empty one where they belong.
+    std::size_t at(const Bits& bits) const;
+    void insert(const Bits& bits, std::uint32_t address_class);
   };
+
   static Bits bits_of(const IpAddress& address);
   Level& level_of(const Cidr& cidr);
 
