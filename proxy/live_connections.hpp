@@ -42,7 +42,7 @@ class LiveConnections final : public Waiter {
   void recheck(std::shared_ptr<const PolicySnapshot> snapshot, std::function<void()> done);
   void revoke_all(Reason reason);
   bool empty() const { return connections_.empty(); }
-  void for_each(const std::function<void(const LiveConnection&)>& visit);
+  void for_each(const std::function<void(LiveConnection&)>& visit);
 
   void wake() override;
 

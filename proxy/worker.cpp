@@ -13,7 +13,12 @@ Worker::Worker(std::size_t index, const Config& config, AccessLog& access_log, L
       loop(counters.loop_delay),
       live(loop),
       pool(loop, config, counters),
-      closing_(loop, [this] { loop.stop(); }) {}
+      closing_(loop, [this] { loop.stop(); }),
+      expired_(loop, [this] {
+        live.for_each([](LiveConnection& connection) {
+          if (connection.facts.identity) connection.revoke(Reason::svid_missing);
+        });
+      }) {}
 
 Worker::~Worker() = default;
 
@@ -37,6 +42,8 @@ void Worker::adopt_identity(std::shared_ptr<const TlsContext> context, std::shar
   identity = std::move(next);
   pool.clear();
   idle_inbound.for_each([](IdleInbound& idle) { idle.close(); });
+  if (config.limits.max_connection_age.count() == 0) return;
+  expired_.arm(identity->svid.not_after - std::chrono::system_clock::now() + config.limits.max_connection_age);
 }
 
 void Worker::shut_down(Reason reason) {

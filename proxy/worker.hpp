@@ -42,8 +42,8 @@ class Worker {
   // On this worker's thread:
   // New connections see it at once; `enforced` is called when every live one has been decided again.
   void adopt_policy(std::shared_ptr<const PolicySnapshot> snapshot, std::function<void()> enforced);
+  // New connections use it; live ones go on, until limits.maxConnectionAge after the end of an SVID that was not renewed.
   void adopt_identity(std::shared_ptr<const TlsContext> context, std::shared_ptr<const X509Context> identity);
-  // Null: our SVID has expired. Live connections may go on for limits.maxConnectionAge.
   void shut_down(Reason reason);  // ends every connection, then the loop
 
   // A connection has been accepted, and ends with this scope. Bounds are checked by the listener.
@@ -85,6 +85,7 @@ class Worker {
   std::uint64_t shed_since_line_ = 0;
   bool shutting_down_ = false;
   Timer closing_;
+  Timer expired_;  // limits.maxConnectionAge after our SVID's end
 };
 
 class Worker::Admission {
