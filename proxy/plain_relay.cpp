@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <climits>
 
 #include "proxy/client_hello.hpp"
 
@@ -48,7 +49,7 @@ PlainRelay::PlainRelay(EventLoop& loop, WorkerBuffers& buffers, PipePool& pipes,
       flows_{Flow{app, peer, from_app_bytes_, {}, 0, false, false}, Flow{peer, app, to_app_bytes_, {}, 0, false, false}},
       guard_(guard_app.has_value()),
       guard_timer_(loop, [this, &loop] {
-        guard_ = false;
+        end_guard();
         flows_[0].from.watch().readable = true;
         loop.make_ready(*this);
       }) {
@@ -59,6 +60,14 @@ PlainRelay::~PlainRelay() {
   for (Flow& flow : flows_) {
     if (flow.pipe) PipePool::discard(*flow.pipe);
   }
+}
+
+// Also at the deadline the socket must announce every byte again, not only as many as a ClientHello had announced.
+void PlainRelay::end_guard() {
+  guard_ = false;
+  guard_timer_.cancel();
+  const int any = 1;
+  setsockopt(flows_[0].from.fd(), SOL_SOCKET, SO_RCVLOWAT, &any, sizeof any);
 }
 
 bool PlainRelay::guarded() {
@@ -79,10 +88,7 @@ bool PlainRelay::guarded() {
       return true;
     }
   }
-  guard_ = false;
-  guard_timer_.cancel();
-  const int any = 1;
-  setsockopt(app.fd(), SOL_SOCKET, SO_RCVLOWAT, &any, sizeof any);
+  end_guard();
   return false;
 }
 
@@ -123,6 +129,14 @@ bool PlainRelay::drain_pipe(Flow& flow, bool to_is_app) {
   return true;
 }
 
+// splice(2) stops before urgent data and says EAGAIN, whatever follows; recv(2) goes on behind it. The urgent byte itself is dropped, as
+// on the TLS path.
+ssize_t PlainRelay::read_past_urgent(Flow& flow) {
+  const std::span<std::uint8_t> piece = std::span(buffers_.plain).first(PIPE_BUF);  // what every empty pipe takes at once
+  const ssize_t n = recv(flow.from.fd(), piece.data(), piece.size(), 0);
+  return n > 0 ? write(flow.pipe->write_end, piece.data(), static_cast<std::size_t>(n)) : n;
+}
+
 bool PlainRelay::pump_flow(Flow& flow, bool from_app) {
   for (int round = 0; round < rounds_per_wake; ++round) {
     if (!drain_pipe(flow, !from_app)) return false;
@@ -137,8 +151,8 @@ bool PlainRelay::pump_flow(Flow& flow, bool from_app) {
       finish(Reason::descriptors_exhausted, false);
       return false;
     }
-    const ssize_t n =
-        splice(flow.from.fd(), nullptr, flow.pipe->write_end, nullptr, pipe_bytes, SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
+    ssize_t n = splice(flow.from.fd(), nullptr, flow.pipe->write_end, nullptr, pipe_bytes, SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
+    if (n < 0 && errno == EAGAIN && flow.from.watch().may_hide) n = read_past_urgent(flow);
     if (n < 0) {
       const int error = errno;
       if (error == EAGAIN) {

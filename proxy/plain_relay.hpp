@@ -1,6 +1,8 @@
 // Between two plaintext sockets: splice(2) both ways, no byte enters this process.
 #pragma once
 
+#include <sys/types.h>
+
 #include <array>
 #include <optional>
 #include <vector>
@@ -50,8 +52,10 @@ class PlainRelay final : public Relay {
   void abort_ends() override;
   bool pump_flow(Flow& flow, bool from_app);
   bool drain_pipe(Flow& flow, bool to_is_app);
+  ssize_t read_past_urgent(Flow& flow);
   // True while the first bytes from `app` must wait.
   bool guarded();
+  void end_guard();
 
   WorkerBuffers& buffers_;
   PipePool& pipes_;
