@@ -243,7 +243,7 @@ Task<void> linger(Worker& worker, std::unique_ptr<PeerConnection> peer) {
 
 void close_gracefully(Worker& worker, std::unique_ptr<PeerConnection> peer) {
   constexpr std::uint32_t lingering_max = 4096;
-  if (worker.lingering >= lingering_max) return;
+  if (worker.lingering >= lingering_max || !peer->tls.can_write()) return;  // nothing more would arrive in time
   start(worker, linger(worker, std::move(peer)));
 }
 

@@ -157,6 +157,8 @@ Task<Next> next_stream(Worker& worker, PeerConnection& peer, std::chrono::millis
   });
   deadline.arm(patience);
   while (true) {
+    // Also where an OPEN has come meanwhile: nothing of it is acted on, and close_notify without STATUS says so.
+    if (socket.watch().cancelled) co_return late ? Next::late : Next::closed;
     if (!peer.tls.can_write() && !peer.tls.flush()) co_return Next::closed;
     const IoResult got = peer.read(worker.buffers.plain);
     if (got.status == IoStatus::ok) {
@@ -168,7 +170,6 @@ Task<Next> next_stream(Worker& worker, PeerConnection& peer, std::chrono::millis
       co_return Next::open;
     }
     if (got.status != IoStatus::would_block || socket.watch().failed) co_return Next::closed;
-    if (socket.watch().cancelled) co_return late ? Next::late : Next::closed;
     co_await until_ready(socket.watch());
   }
 }
@@ -232,9 +233,9 @@ Task<void> serve_tls(Worker& worker, Accepted accepted, SocketAddress original) 
   if (co_await serve_stream(worker, *peer, original, accepted.at)) close_gracefully(worker, std::move(peer));
 }
 
-void refuse_at_once(Worker& worker, const Accepted& accepted, Reason reason) {
+void refuse_at_once(Worker& worker, const Accepted& accepted, const SocketAddress& destination, Reason reason) {
   Record record(worker, Direction::inbound, accepted.source, accepted.at);
-  record.set_destination(local_address(accepted.fd));
+  record.set_destination(destination);
   record.end(reason);
   const linger no_linger{1, 0};
   setsockopt(accepted.fd, SOL_SOCKET, SO_LINGER, &no_linger, sizeof no_linger);
@@ -247,15 +248,15 @@ Task<void> serve_inbound(Worker& worker, Accepted accepted) {
   const Worker::Admission admission(worker, Direction::inbound, accepted.source.address);
   const auto original = original_destination(accepted.fd);
   if (!original) {
-    refuse_at_once(worker, accepted, Reason::no_original_destination);
+    refuse_at_once(worker, accepted, local_address(accepted.fd), Reason::no_original_destination);
     co_return;
   }
   if (is_reserved_port(worker.config, original->port)) {
-    refuse_at_once(worker, accepted, Reason::reserved_port);
+    refuse_at_once(worker, accepted, *original, Reason::reserved_port);
     co_return;
   }
   if (!worker.snapshot) {
-    refuse_at_once(worker, accepted, Reason::no_policy);
+    refuse_at_once(worker, accepted, *original, Reason::no_policy);
     co_return;
   }
   Expectation expected = expect_inbound(*worker.snapshot, accepted.source.address, original->port);

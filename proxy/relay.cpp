@@ -258,7 +258,9 @@ void TlsRelay::abort_ends() {
   app_.abort();
   if (peer_.framed) {
     const std::array payload{static_cast<std::uint8_t>(reset_code(end().reason))};
-    if (peer_.tls.can_write()) peer_.send_control(FrameType::reset, payload);
+    // Behind bytes that the peer does not take now, RESET would wait for them: TCP's own reset does not.
+    if (!peer_.tls.can_write()) return peer_.tls.socket().abort();
+    peer_.send_control(FrameType::reset, payload);
   } else {
     peer_.tls.socket().abort();
   }

@@ -351,8 +351,14 @@ class ResetTest(PathCase):
         reset(client)
         api.drop_arriving(15006, dropped=False)
         self.mesh.sidecars["web"].wait_record(direction="outbound", **{"destination.port": port, "close.reason": "reset", "close.by": "source"})
-        listener.settimeout(0.3)
-        self.assertRaises(TimeoutError, listener.accept)
+        with listener:
+            listener.settimeout(0.3)
+            try:
+                server, _ = listener.accept()
+            except TimeoutError:
+                return
+        with server:  # what came before the reset may have been on its way already
+            self.assertEqual(ending(server), "reset")
 
     def test_before_the_status(self):
         api = self.mesh.pods["api"]
@@ -364,8 +370,10 @@ class ResetTest(PathCase):
         reset(client)
         self.mesh.sidecars["web"].wait_record(direction="outbound", **{"destination.port": port, "close.reason": "reset", "close.by": "source"})
         api.drop_arriving(port, dropped=False)
-        server, _ = listener.accept()
-        self.assertEqual(ending(server), "reset")
+        with listener:
+            server, _ = listener.accept()
+        with server:
+            self.assertEqual(ending(server), "reset")
         self.closes(TLS_V4, port, "reset")
 
 
@@ -519,8 +527,7 @@ class IdleTest(PathCase):
                 time.sleep(0.4)
             self.assertEqual(ending(client, 5), "reset")
             self.assertEqual(ending(server, 5), "reset")
-            self.closes(route, port, "idle" if len(route.sidecars) == 1 else "idle", **{"close.by": "proxy"}) \
-                if len(route.sidecars) == 1 else self.one_is_idle(route, port)
+            self.one_is_idle(route, port)
         self.on_routes((TLS_V4, PLAIN_OUT), check)
 
     def one_is_idle(self, route, port):
