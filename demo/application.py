@@ -1,0 +1,128 @@
+"""The application of the demo: five pods with real servers, each with its sidecar, and the folder of manifests that they all read."""
+
+import os
+import shutil
+import string
+import uuid
+
+from kit.pki import Authority
+from kit.pods import Network
+from kit.sidecar import PROXY_UID, Sidecar, Versions, program, spiffe_id
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+PYTHON = "/usr/bin/python3"  # Debian's, which has the Redis client
+APPLICATION_UID = 65534      # "nobody": the servers run as an ordinary user
+TRUST_DOMAIN = "cluster.local"
+OFFER = "a postern is the small door in the wall"
+
+# Pod: its namespace and service account.
+PODS = {
+    "frontend": ("default", "default"),
+    "backend": ("default", "default"),
+    "database": ("default", "default"),
+    "intruder": ("default", "default"),
+    "ingress-nginx": ("ingress-nginx", "ingress-nginx"),
+}
+ALWAYS = ("topology", "default-deny", "backend-allow", "database-allow", "intruder-egress")
+
+
+def with_audit(manifest):
+    """What `kubectl annotate networkpolicy NAME postern.dev/enforcement=audit` makes of a policy."""
+    return manifest.replace("metadata:\n", "metadata:\n  annotations: {postern.dev/enforcement: audit}\n", 1)
+
+
+class Application:
+    """Everything that runs. close() removes it; so does the end of this process, whatever ends it."""
+
+    def __init__(self, name, manifests):
+        self.manifests = manifests
+        self.net = Network(name)
+        self._readable_programs()
+        self.pods = {pod: self.net.pod(pod) for pod in PODS}
+        self.uids = {pod: str(uuid.uuid4()) for pod in PODS}
+        self.values = {}
+        for pod, at in self.pods.items():
+            key = pod.replace("-", "_")
+            self.values |= {f"{key}_v4": at.v4, f"{key}_v6": at.v6, f"{key}_uid": self.uids[pod]}
+        self.authority = Authority(f"{self.net.folder}/ca", TRUST_DOMAIN, name="demo CA")
+        self.policies = Versions(f"{self.net.folder}/policies")
+        self._publish_files(["frontend-allow"], [])
+        self.sidecars = {}
+        for pod, (namespace, account) in PODS.items():
+            self.sidecars[pod] = Sidecar(self.pods[pod], self.authority, self.policies, namespace=namespace, service_account=account,
+                                         pod_uid=self.uids[pod], config={"workers": 1, "drainPeriod": "1s"})
+        self._start_servers()
+        for sidecar in self.sidecars.values():
+            sidecar.start(wait=False)
+        for sidecar in self.sidecars.values():
+            sidecar.wait_ready()
+
+    def close(self):
+        self.net.close()
+
+    def _readable_programs(self):
+        """The pods' programs run as users of their own, who may not be let into the folder of this checkout (/root is one)."""
+        for name in ("postern-proxy", "posternctl"):
+            source = program(name)
+            folder = f"{self.net.folder}/programs/{os.path.basename(os.path.dirname(source))}"
+            os.makedirs(folder)
+            shutil.copy(source, folder)
+        for name in ("backend.py", "present.py"):
+            shutil.copy(f"{HERE}/{name}", f"{self.net.folder}/programs")
+        os.environ["POSTERN_BUILD"] = f"{self.net.folder}/programs"
+        self.programs = f"{self.net.folder}/programs"
+
+    def _start_servers(self):
+        for pod in self.pods.values():
+            pod.sysctl("net.ipv4.ip_unprivileged_port_start", 0)  # as container runtimes do
+        self._start_nginx("frontend", "frontend.conf")
+        self._start_nginx("ingress-nginx", "ingress.conf")
+        database = self.pods["database"]
+        # The sidecar connects from the pod's own address: to Redis everybody is remote.
+        database.start(["redis-server", "--port", 6379, "--bind", "0.0.0.0", "::", "--protected-mode", "no", "--save", "", "--dir", "/"],
+                       uid=APPLICATION_UID)
+        self.backend = self.pods["backend"].start([PYTHON, f"{self.programs}/backend.py", database.v4], uid=APPLICATION_UID)
+        for pod, port in (("frontend", 80), ("ingress-nginx", 80), ("backend", 8080), ("database", 6379)):
+            self.pods[pod].wait_listening(port, process=self.pods[pod].processes[0])
+        database.run(["redis-cli", "-h", "127.0.0.1", "set", "offer", OFFER], check=True)
+
+    def _start_nginx(self, pod, configuration):
+        folder = f"{self.pods[pod].folder}/nginx"
+        os.mkdir(folder)
+        os.chown(folder, APPLICATION_UID, APPLICATION_UID)
+        with open(f"{HERE}/nginx/{configuration}", encoding="utf-8") as template, open(f"{folder}/nginx.conf", "w", encoding="utf-8") as out:
+            out.write(string.Template(template.read()).substitute(self.values))
+        self.pods[pod].start(["nginx", "-e", "stderr", "-p", folder, "-c", f"{folder}/nginx.conf"], uid=APPLICATION_UID)
+
+    def _manifest(self, name):
+        with open(f"{self.manifests}/{name}.yaml", encoding="utf-8") as file:
+            return string.Template(file.read()).substitute(self.values)
+
+    def _publish_files(self, frontend_policies, audited):
+        def write(folder):
+            for name in (*ALWAYS, *frontend_policies):
+                text = self._manifest(name)
+                with open(f"{folder}/{name}.yaml", "w", encoding="utf-8") as file:
+                    file.write(with_audit(text) if name in audited else text)
+        self.policies.replace(write)
+
+    def generations(self):
+        """Of the policy that every worker of each sidecar has in force."""
+        return {pod: sidecar.admin("GET", "/allow-list")[1].get("enforced_generation", 0) for pod, sidecar in self.sidecars.items()}
+
+    def publish(self, *frontend_policies, audited=()):
+        """Replaces the policies in one step: those that always hold, and these. Does not wait."""
+        self._publish_files(frontend_policies, audited)
+
+    def bound_svid(self, pod, uid=None, authority=None, **how):
+        """An SVID of that pod, or of one of the same name and another UID."""
+        namespace, account = PODS[pod]
+        return (authority or self.authority).issue(spiffe_id(TRUST_DOMAIN, namespace, account, pod, uid or self.uids[pod]), **how)
+
+    def present(self, address, port, *credentials):
+        """Runs present.py in the intruder, as the user whose connections are not redirected."""
+        return self.pods["intruder"].run([PYTHON, f"{self.programs}/present.py", address, port, *credentials], uid=PROXY_UID, check=True).stdout
+
+    def accepted_by_backend(self):
+        """How many connections backend's server has accepted so far."""
+        return self.backend.output().count("accepted\n")

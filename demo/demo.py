@@ -1,0 +1,238 @@
+#!/usr/bin/env python3
+"""Microsegmentation that can be watched: five pods on this machine, each with its sidecar, and what NetworkPolicies let through."""
+
+import argparse
+import os
+import signal
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [HERE, os.path.join(HERE, os.pardir, "tests")]
+sys.dont_write_bytecode = True
+
+from application import ALWAYS, OFFER, PODS, TRUST_DOMAIN, Application  # noqa: E402
+from attempts import OpenConnection, Witness  # noqa: E402
+from kit.pki import Authority  # noqa: E402
+from kit.waiting import wait_until  # noqa: E402
+from report import Report  # noqa: E402
+
+# Who is let through by what, in the words of the table.
+INTRUDER_CALLS = "intruder-egress egress[0].to[0]"
+ALLOWED = "frontend-allow ingress[0].from[0]"
+REFINED = "frontend-allow-refined ingress[0].from[0]"
+INGRESS_CALLS = "not_isolated (egress)"
+FRONTEND_CALLS = "egress[0].to[0] + backend-allow ingress[0].from[0]"
+BACKEND_CALLS = "backend-allow egress[0].to[0] + database-allow ingress[0].from[0]"
+
+
+def nobody_allows(direction, *policies):
+    return f"no {direction} rule in " + ", ".join(policies)
+
+
+class Walk:
+    """The steps, on a running application."""
+
+    def __init__(self, application, report):
+        self.application, self.report = application, report
+        self.witness = Witness(application)
+
+    def adopt(self, *policies, audited=(), meanwhile=lambda: None):
+        """Replaces the policies in one step, does something, and waits until every sidecar enforces them."""
+        before = self.application.generations()
+        self.application.publish(*policies, audited=audited)
+        done = meanwhile()
+        wait_until(lambda: all(now > before[pod] for pod, now in self.application.generations().items()), 10, "every sidecar to enforce the policies")
+        return done
+
+    def catalogue(self, pod, address, port):
+        """A request for the catalogue from that pod: whether it came from the database."""
+        with self.application.pods[pod].connect(address, port) as s:
+            s.sendall(b"GET /catalogue HTTP/1.0\r\n\r\n")
+            answer = b""
+            try:
+                while more := s.recv(65536):
+                    answer += more
+            except ConnectionError:
+                return False
+        return OFFER.encode() in answer
+
+    def from_ingress(self, policy):
+        """Somebody asks the ingress for the catalogue: three hops."""
+        return self.witness.chain(lambda: self.catalogue("ingress-nginx", "127.0.0.1", 80), [
+            ("ingress-nginx", "frontend", 80, f"{INGRESS_CALLS} + {REFINED}"),
+            ("frontend", "backend", 8080, f"{policy} {FRONTEND_CALLS}"),
+            ("backend", "database", 6379, BACKEND_CALLS),
+        ])
+
+    def everybody_of_the_namespace(self):
+        self.report.step("i", "frontend-allow", "Every pod of the namespace may reach frontend:80. The intruder's own egress policy lets it call "
+                         "anybody, so what refuses it is the destination, which knows it by the identity of its pod: all these pods share one "
+                         "service account. ingress-nginx lives in another namespace, which frontend-allow does not name.")
+        attempt = self.witness.attempt
+        rows = [
+            attempt("intruder", "frontend", 80, "allowed", f"{INTRUDER_CALLS} + {ALLOWED}"),
+            attempt("intruder", "frontend", 80, "allowed", f"{INTRUDER_CALLS} + {ALLOWED}", v6=True),
+            attempt("intruder", "backend", 8080, "refused", nobody_allows("ingress", "backend-allow", "default-deny")),
+            attempt("intruder", "backend", 8080, "refused", nobody_allows("ingress", "backend-allow", "default-deny"), v6=True),
+            attempt("intruder", "database", 6379, "refused", nobody_allows("ingress", "database-allow", "default-deny")),
+            attempt("ingress-nginx", "frontend", 80, "refused", nobody_allows("ingress", "default-deny", "frontend-allow")),
+        ]
+        self.report.table(rows)
+
+    def refined_under_an_open_connection(self):
+        self.report.step("ii", "frontend-allow is replaced by frontend-allow-refined, while the intruder is connected",
+                         "One atomic change of the policy directory. The open connection is decided again and cut, new ones are refused; "
+                         "ingress-nginx gets its page through frontend and backend from the database.")
+        held = OpenConnection(self.witness, "intruder", "frontend", 80)
+        began = time.monotonic()
+        ended = self.adopt("frontend-allow-refined", meanwhile=held.wait)
+        enforced = time.monotonic() - began
+        cut = held.row(ended, f"policy_changed; was allowed by {ALLOWED}")
+        rows = [cut, self.witness.attempt("intruder", "frontend", 80, "refused", nobody_allows("ingress", "default-deny", "frontend-allow-refined")),
+                *self.from_ingress("frontend-allow-refined")]
+        self.report.table(rows)
+        if ended:
+            self.report.remark(f"From the change of the directory until the intruder's connection was cut: {(ended - began) * 1e3:.0f} ms; until every "
+                               f"sidecar said that it enforces the change: {enforced * 1e3:.0f} ms.")
+
+    def egress(self):
+        self.report.step("iii", "frontend straight to the database", "No policy lets frontend call the database, so its own sidecar refuses: "
+                         "nothing leaves the pod, and the database has no record.")
+        self.report.table([
+            self.witness.attempt("frontend", "database", 6379, "refused", nobody_allows("egress", "default-deny", "frontend-allow-refined")),
+            self.witness.attempt("frontend", "database", 6379, "refused", nobody_allows("egress", "default-deny", "frontend-allow-refined"), v6=True),
+        ])
+
+    def past_the_sidecar(self):
+        self.report.step("iv", "The intruder goes past its own sidecar", "As the sidecar's user (1337), whose connections iptables leaves alone, "
+                         "it connects to backend itself and presents whatever it can get hold of. Backend's sidecar refuses each before "
+                         "backend's server hears of it; the reason is that of its access record.")
+        application = self.application
+        folder = f"{application.net.folder}/presented"
+        def stored(name, svid):
+            return svid.write(f"{folder}/{name}", 1337)[:2]
+        other = Authority(f"{application.net.folder}/other-ca", TRUST_DOMAIN, name="another CA")
+        identity = application.sidecars["intruder"].config["identity"]
+        tries = [
+            ("its own valid SVID", "denied: " + nobody_allows("ingress", "backend-allow", "default-deny"), identity["certificate"], identity["key"]),
+            ("no certificate", "certificate_required", "none"),
+            ("frontend's name, another CA", "identity_rejected/untrusted", *stored("other", application.bound_svid("frontend", authority=other))),
+            ("frontend's name, expired", "identity_rejected/expired",
+             *stored("expired", application.bound_svid("frontend", not_before=-7200, not_after=-3600))),
+            ("SVID of a deleted frontend", "identity_unknown/uid_mismatch",
+             *stored("deleted", application.bound_svid("frontend", uid="00000000-dead-4a5e-9c3b-2f5d8e7a0000"))),
+            ("plaintext", "handshake_failed/tls_protocol", "plaintext"),
+        ]
+        self.report.table([self.witness.past_the_sidecar(what, 8080, by, *credentials) for what, by, *credentials in tries])
+
+    def audit(self):
+        self.report.step("v", "frontend-allow-refined in audit", "A policy in audit decides nothing; where its enforcement would decide otherwise, "
+                         "the record says AUDIT and carries both verdicts. Beside frontend-allow it could only add to what is allowed, as policies "
+                         "do, so what is pending is that ingress-nginx will be let in; it is not let in yet, and the intruder still is.")
+        self.adopt("frontend-allow", "frontend-allow-refined", audited=("frontend-allow-refined",))
+        self.report.table([
+            self.witness.attempt("intruder", "frontend", 80, "allowed", f"{INTRUDER_CALLS} + {ALLOWED}"),
+            self.witness.attempt("ingress-nginx", "frontend", 80, "refused",
+                                 nobody_allows("ingress", "default-deny", "frontend-allow") + f"; pending: FORWARDED, {REFINED}"),
+        ])
+        self.report.remark("With frontend-allow gone, and default-deny in audit too (so policies are introduced where none were): the intruder still "
+                           "gets through, and its record shows the pending denial.")
+        self.adopt("frontend-allow-refined", audited=("frontend-allow-refined", "default-deny"))
+        self.report.table([
+            self.witness.attempt("intruder", "frontend", 80, "allowed", f"{INTRUDER_CALLS} + not_isolated (ingress); pending: DROPPED, " +
+                                 nobody_allows("ingress", "default-deny", "frontend-allow-refined")),
+            self.witness.attempt("ingress-nginx", "frontend", 80, "allowed", f"{INGRESS_CALLS} + not_isolated (ingress)"),
+        ])
+
+    def both(self):
+        self.report.step("vi", "frontend-allow and frontend-allow-refined, both enforced", "NetworkPolicies add up: what either allows is allowed. "
+                         "A policy that is meant to narrow another must replace it.")
+        self.adopt("frontend-allow", "frontend-allow-refined")
+        self.report.table([
+            self.witness.attempt("intruder", "frontend", 80, "allowed", f"{INTRUDER_CALLS} + {ALLOWED}"),
+            *self.from_ingress("frontend-allow"),
+            self.witness.attempt("intruder", "backend", 8080, "refused", nobody_allows("ingress", "backend-allow", "default-deny")),
+        ])
+
+    def all(self):
+        self.everybody_of_the_namespace()
+        self.refined_under_an_open_connection()
+        self.egress()
+        self.past_the_sidecar()
+        self.audit()
+        self.both()
+
+
+def hold(application, report):
+    """Leaves everything running until Ctrl-C, and says how to try things by hand."""
+    pods, folder, path = application.pods, application.net.folder, application.policies.path
+    enter = lambda pod: f"ip netns exec {pods[pod].namespace}"
+    sidecar = application.sidecars["frontend"]
+    report.say(f"""
+Everything is left running, with frontend-allow and frontend-allow-refined in force. In another terminal, as root:
+
+  # what each may reach (the connections of root are redirected; curl -6 and the IPv6 address work as well)
+  {enter('intruder')} curl -sS http://{pods['frontend'].v4}/
+  {enter('intruder')} curl -sS http://{pods['backend'].v4}:8080/catalogue
+  {enter('intruder')} redis-cli -h {pods['database'].v4} ping
+  {enter('ingress-nginx')} curl -sS http://127.0.0.1/catalogue
+  {enter('frontend')} curl -sSg 'http://[{pods['backend'].v6}]:8080/catalogue'
+
+  # what the sidecars say
+  tail -f {application.sidecars['backend'].log_path}
+  {application.programs}/cli/posternctl proxy allow-list --socket {sidecar.admin_path}
+  {application.programs}/cli/posternctl proxy connections --socket {sidecar.admin_path}
+  {enter('frontend')} curl -sS http://127.0.0.1:15020/metrics
+  {enter('frontend')} iptables -t nat -S
+
+  # another policy: a copy of the folder, an edit, and the link swapped in one step
+  cp -r {path}/ {folder}/mine && rm {folder}/mine/frontend-allow.yaml
+  ln -s mine {path}.new && mv -T {path}.new {path}
+
+Ctrl-C removes everything.""")
+    while True:
+        signal.pause()
+
+
+def parse():
+    parser = argparse.ArgumentParser(prog="./dev demo", description=__doc__, epilog="Exit status: 0 if everything was seen as expected, 1 if not.")
+    parser.add_argument("--hold", action="store_true", help="leave everything running afterwards, and print how to try things by hand, until Ctrl-C")
+    parser.add_argument("--records", choices=("short", "full"), default="short", help="the access records under each table: their telling fields, or whole")
+    parser.add_argument("--manifests", metavar="DIR", default=f"{HERE}/manifests", help="other manifests than those of demo/manifests, by the same names")
+    parser.add_argument("--name", default="demo", help="how the names of the network namespaces begin (default: demo)")
+    return parser.parse_args()
+
+
+def main():
+    arguments = parse()
+    if os.geteuid() != 0:
+        sys.exit("./dev demo: needs root, for network namespaces and iptables")
+    for name in (*ALWAYS, "frontend-allow", "frontend-allow-refined"):
+        if not os.path.exists(f"{arguments.manifests}/{name}.yaml"):
+            sys.exit(f"./dev demo: {arguments.manifests}/{name}.yaml is missing (--manifests)")
+    began = time.monotonic()
+    report = Report(sys.stdout, arguments.records == "full")
+    report.say(f"Starting {len(PODS)} pods: {', '.join(PODS)}; each a network namespace with a postern-proxy, real servers, IPv4 and IPv6.")
+    application = Application(arguments.name, arguments.manifests)
+    try:
+        report.say(f"Ready after {time.monotonic() - began:.1f} s.")
+        Walk(application, report).all()
+        summary = f"{report.rows} attempts, {report.rows - report.different} as expected, {report.different} different"
+        report.say(f"\n{summary}; {time.monotonic() - began:.1f} s.")
+        if arguments.hold:
+            hold(application, report)
+    except KeyboardInterrupt:
+        if not arguments.hold or not report.rows:
+            return 130
+        report.say()
+    finally:
+        application.close()
+    return 1 if report.different else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
