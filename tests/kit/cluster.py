@@ -10,10 +10,11 @@ import re
 import socket
 import threading
 
+from kit.peer import as_uid
 from kit.pki import Authority
 from kit.pods import Network
 from kit.sidecar import PolicyDirectory, Sidecar, merged, spiffe_id
-from kit.waiting import wait_until
+from kit.waiting import patience, wait_until
 
 
 def namespace(name="default", annotations=None, **labels):
@@ -106,6 +107,24 @@ class App:
             listener.close()
 
 
+def knock(pod, address, port, data=b"", *, uid=0):
+    """One connection by that uid that sends `data`: (its own port, how it went). A refusal may come before connect() has returned."""
+    with pod.entered(), as_uid(uid):
+        s = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    with s:
+        s.settimeout(patience(10.0))
+        s.bind(("::" if ":" in address else "0.0.0.0", 0))
+        own = s.getsockname()[1]
+        try:
+            s.connect((address, port))
+            s.sendall(data)
+            return own, gone(s)
+        except ConnectionRefusedError:
+            return own, "refused"
+        except (ConnectionResetError, BrokenPipeError):
+            return own, "reset"
+
+
 def gone(sock):
     """How a socket's other end went: "fin", "reset", or bytes that came first."""
     try:
@@ -114,16 +133,9 @@ def gone(sock):
         return "reset"
 
 
-def attempt(pod, address, port, data=b"ping", **options):
-    """One connection of the pod's application: what came back, "fin", "reset" or "refused"."""
-    try:
-        with pod.connect(address, port, **options) as s:
-            s.sendall(data)
-            return gone(s)
-    except ConnectionRefusedError:
-        return "refused"
-    except (ConnectionResetError, BrokenPipeError):
-        return "reset"
+def attempt(pod, address, port, data=b"ping"):
+    """How one connection of the pod's application went: what came back, "fin", "reset" or "refused"."""
+    return knock(pod, address, port, data)[1]
 
 
 class Cluster:
