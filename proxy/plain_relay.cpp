@@ -53,6 +53,8 @@ PlainRelay::PlainRelay(EventLoop& loop, WorkerBuffers& buffers, PipePool& pipes,
         flows_[0].from.watch().readable = true;
         loop.make_ready(*this);
       }) {
+  guard(app);
+  guard(peer);
   if (guard_) guard_timer_.arm(*guard_app);
 }
 
@@ -173,9 +175,9 @@ bool PlainRelay::pump_flow(Flow& flow, bool from_app) {
   return drain_pipe(flow, !from_app) && !finished();
 }
 
-void PlainRelay::abort_ends() {
-  flows_[0].from.abort();
-  flows_[0].to.abort();
+void PlainRelay::release_ends() {
+  release(flows_[0].from);
+  release(flows_[0].to);
 }
 
 }  // namespace postern

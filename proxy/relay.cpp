@@ -1,5 +1,7 @@
 #include "proxy/relay.hpp"
 
+#include <sys/socket.h>
+
 #include <algorithm>
 #include <array>
 
@@ -67,7 +69,13 @@ void Relay::finish(Reason reason, bool by_app, std::string_view detail) {
   end_.by_app = by_app;
   end_.detail = detail;
   idle_timer_.cancel();
-  if (reason != Reason::finished) abort_ends();
+  if (reason == Reason::finished) return release_ends();
+  abort_ends();
+}
+
+void Relay::release(Socket& socket) {
+  const linger off{0, 0};
+  setsockopt(socket.fd(), SOL_SOCKET, SO_LINGER, &off, sizeof off);
 }
 
 bool TlsRelay::pump() {
@@ -255,7 +263,6 @@ void TlsRelay::finish_if_done() {
 }
 
 void TlsRelay::abort_ends() {
-  app_.abort();
   if (peer_.framed) {
     const std::array payload{static_cast<std::uint8_t>(reset_code(end().reason))};
     // Behind bytes that the peer does not take now, RESET would wait for them: TCP's own reset does not.

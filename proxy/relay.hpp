@@ -49,8 +49,13 @@ class Relay : public Waiter {
   ~Relay();
   // Moves what can be moved now. True: there is more to do at once (it stopped for fairness).
   virtual bool pump() = 0;
-  // Tells the other ends that this was no clean end.
+  // Tells the other ends, beyond what guard() does, that this was no clean end.
   virtual void abort_ends() = 0;
+  // It was one.
+  virtual void release_ends() = 0;
+  // Until release() the application's socket ends with RST, even where this process is killed: half a transfer never looks complete.
+  static void guard(Socket& socket) { socket.abort(); }
+  static void release(Socket& socket);
   void finish(Reason reason, bool by_app, std::string_view detail = {});
   bool finished() const { return finished_; }
 
@@ -74,11 +79,14 @@ class Relay : public Waiter {
 class TlsRelay final : public Relay {
  public:
   TlsRelay(EventLoop& loop, WorkerBuffers& buffers, PeerConnection& peer, Socket& app, std::chrono::milliseconds idle_limit)
-      : Relay(loop, app.watch(), peer.tls.socket().watch(), idle_limit), buffers_(buffers), peer_(peer), app_(app) {}
+      : Relay(loop, app.watch(), peer.tls.socket().watch(), idle_limit), buffers_(buffers), peer_(peer), app_(app) {
+    guard(app_);
+  }
 
  private:
   bool pump() override;
   void abort_ends() override;
+  void release_ends() override { release(app_); }
   bool pump_from_app();
   bool pump_to_app();
   // Delivers one buffer of the peer's bytes. False: the relay has ended or the application takes no more now.
