@@ -245,6 +245,13 @@ Task<Attempt> reach_endpoint(Outgoing& out, bool framed, bool may_recycle) {
   co_return attempt;
 }
 
+// Frames with a sidecar, or plain SPIFFE mTLS with a server that is marked for it.
+bool speaks_tls(const Destination& destination, bool framed) {
+  if (destination.workload == nullptr || destination.kind == Destination::Kind::self || destination.workload->meshed != framed) return false;
+  const Port port = destination.address.port;
+  return framed ? destination.workload->intercepts_inbound(port) : destination.workload->mtls_for(port) == MtlsMode::spiffe;
+}
+
 Task<void> serve_over_tls(Outgoing& out, bool framed, SocketAddress original) {
   Worker& worker = out.worker;
   Attempt attempt;
@@ -260,7 +267,7 @@ Task<void> serve_over_tls(Outgoing& out, bool framed, SocketAddress original) {
     if (attempt.kind == Attempt::Kind::resolve_again && std::exchange(resolved_again, true)) break;
     if (attempt.kind == Attempt::Kind::try_next && ++tried == out.destination.candidates) break;
     const Destination next = worker.snapshot->resolve(original, out.pick, tried);
-    if (next.kind != Destination::Kind::workload || !next.workload->meshed || !next.workload->intercepts_inbound(next.address.port)) break;
+    if (!speaks_tls(next, framed)) break;
     out.destination.workload = next.workload;
     out.destination.address = next.address;
     out.record.fields.destination = next.address;
@@ -365,12 +372,10 @@ Task<void> serve_outbound(Worker& worker, Accepted accepted) {
     app.abort();
     co_return;
   }
-  const Workload* workload = destination.workload;
-  const Port port = destination.address.port;
-  const bool framed = workload != nullptr && workload->meshed && workload->intercepts_inbound(port);
-  const bool plain_spiffe = workload != nullptr && !workload->meshed && workload->mtls_for(port) == MtlsMode::spiffe;
-  const bool tls = !record.fields.self && (framed || plain_spiffe);
-  Stream stream(worker, ConnectionFacts{Direction::outbound, destination.address.address, port, nullptr, tls}, record, !record.fields.self);
+  const bool framed = speaks_tls(destination, true);
+  const bool tls = framed || speaks_tls(destination, false);
+  Stream stream(worker, ConnectionFacts{Direction::outbound, destination.address.address, destination.address.port, nullptr, tls}, record,
+                !record.fields.self);
   Outgoing out{worker, app, record, stream, destination, pick, {}};
   if (!tls) {
     co_await serve_in_plaintext(out);
