@@ -51,6 +51,7 @@ def context(svid, *, server=False, alpn=(ALPN,), versions=(ssl.TLSVersion.TLSv1_
     """An SSLContext with that SVID (None: no certificate). `verify`: against the SVID's bundle; otherwise anybody is accepted."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
     made.check_hostname = False
+    made.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # Python's default hides truncation
     made.minimum_version, made.maximum_version = versions
     if alpn:
         made.set_alpn_protocols(list(alpn))
@@ -154,9 +155,9 @@ class Peer:
                     self._incoming.write_eof()
             except ssl.SSLZeroReturnError:
                 raise Ended from None
-            except ssl.SSLEOFError:
-                raise Truncated from None
-            except ssl.SSLError:
+            except ssl.SSLError as error:
+                if error.reason == "UNEXPECTED_EOF_WHILE_READING":
+                    raise Truncated from None
                 with contextlib.suppress(OSError):
                     self._flush()  # the alert
                 raise
