@@ -62,15 +62,16 @@ class Application:
 
     def _readable_programs(self):
         """The pods' programs run as users of their own, who may not be let into the folder of this checkout (/root is one)."""
-        for name in ("postern-proxy", "posternctl"):
-            source = program(name)
-            folder = f"{self.net.folder}/programs/{os.path.basename(os.path.dirname(source))}"
+        programs = {name: program(name) for name in ("postern-proxy", "posternctl")}
+        tree = os.path.dirname(os.path.dirname(programs["postern-proxy"]))
+        self.programs = f"{self.net.folder}/programs/{os.path.basename(tree)}"  # its name tells the kit how slow they are
+        for source in programs.values():
+            folder = f"{self.programs}/{os.path.basename(os.path.dirname(source))}"
             os.makedirs(folder)
             shutil.copy(source, folder)
         for name in ("backend.py", "present.py"):
-            shutil.copy(f"{HERE}/{name}", f"{self.net.folder}/programs")
-        os.environ["POSTERN_BUILD"] = f"{self.net.folder}/programs"
-        self.programs = f"{self.net.folder}/programs"
+            shutil.copy(f"{HERE}/{name}", self.programs)
+        os.environ["POSTERN_BUILD"] = self.programs
 
     def _start_servers(self):
         for pod in self.pods.values():
