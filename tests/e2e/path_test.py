@@ -572,6 +572,8 @@ class KilledSidecarTest(PathCase):
         self.assertEqual(ending(client), "reset")
         self.mesh.sidecars["web"].start(redirect=False)
         client, server, port = self.pair(TLS_V4)
+        server.sendall(b"x")
+        receive_exactly(client, 1)
         self.mesh.sidecars["api"].process.kill()
         self.assertEqual(ending(client), "reset")
         self.mesh.sidecars["web"].wait_record(direction="outbound", **{"destination.port": port, "close.reason": self.GONE})
