@@ -174,6 +174,12 @@ Task<Next> next_stream(Worker& worker, PeerConnection& peer, std::chrono::millis
   }
 }
 
+// Nobody goes on proving with an expired SVID who they are: the outbound side may keep its end for as long as it likes.
+bool proof_holds(const PeerConnection& peer) {
+  const auto now = std::chrono::system_clock::now();
+  return peer.identity->not_after > now && peer.tls.context().usable(now);
+}
+
 // The streams of one mTLS connection between sidecars, one after another.
 Task<void> serve_streams(Worker& worker, std::unique_ptr<PeerConnection> peer, SocketAddress original, std::chrono::steady_clock::time_point accepted) {
   bool more = true;
@@ -196,6 +202,7 @@ Task<void> serve_streams(Worker& worker, std::unique_ptr<PeerConnection> peer, S
       }
       break;
     }
+    if (!first && !proof_holds(*peer)) break;  // close_notify without STATUS: nothing was acted on
     ++peer->streams;
     more = co_await serve_stream(worker, *peer, original, first ? accepted : std::chrono::steady_clock::now()) && worker.config.recycling.enabled &&
            peer->tls.context().generation() == worker.tls->generation();
