@@ -114,6 +114,23 @@ Result<X509ContextPtr> parse_context(const SvidFiles& files, const Contents& con
   return std::make_shared<const X509Context>(X509Context{std::move(svid).value(), std::move(bundles)});
 }
 
+constexpr std::uint32_t watched_events = IN_CLOSE_WRITE | IN_MOVED_TO | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_ATTRIB | IN_ONLYDIR;
+
+// A link anywhere on the way to a file is swapped in the folder that the link is in.
+void watch_links(int fd, const std::filesystem::path& path, int links_followed = 0) {
+  constexpr int links_max = 8;
+  std::filesystem::path at;
+  for (const std::filesystem::path& part : path) {
+    const std::filesystem::path folder = at.empty() ? "." : at;
+    at /= part;
+    std::error_code error;
+    const std::filesystem::path target = std::filesystem::read_symlink(at, error);
+    if (error) continue;  // no link
+    ::inotify_add_watch(fd, folder.c_str(), watched_events);
+    if (links_followed < links_max) watch_links(fd, folder / target, links_followed + 1);
+  }
+}
+
 }  // namespace
 
 Result<std::unique_ptr<FileSource>> FileSource::make(SvidFiles files) {
@@ -128,18 +145,18 @@ FileSource::~FileSource() {
   if (fd_ >= 0) ::close(fd_);
 }
 
-// Folders, not files: a rename or a swapped link puts another file in the place of the watched one. Both the folder of the name and
-// that of the file it leads to. Watching one again changes nothing.
+// Folders, not files: a rename or a swapped link puts another file in the place of the watched one. The folder of the name, that of
+// the file it leads to, and those of the links in between. Watching one again changes nothing.
 Result<void> FileSource::watch() {
-  constexpr std::uint32_t events = IN_CLOSE_WRITE | IN_MOVED_TO | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_ATTRIB | IN_ONLYDIR;
   for (const std::string* path : {&files_.chain, &files_.key, &files_.bundle}) {
     std::filesystem::path folder = std::filesystem::path(*path).parent_path();
     if (folder.empty()) folder = ".";
-    if (::inotify_add_watch(fd_, folder.c_str(), events) < 0) return system_error(folder.string(), "watch");
+    if (::inotify_add_watch(fd_, folder.c_str(), watched_events) < 0) return system_error(folder.string(), "watch");
     std::error_code missing;
     const std::filesystem::path target = std::filesystem::canonical(*path, missing);
     // Only where it leads elsewhere; a target that is not there (yet) shows up in the first folder.
-    if (!missing && target.parent_path() != folder) ::inotify_add_watch(fd_, target.parent_path().c_str(), events);
+    if (!missing && target.parent_path() != folder) ::inotify_add_watch(fd_, target.parent_path().c_str(), watched_events);
+    watch_links(fd_, *path);
   }
   return {};
 }
