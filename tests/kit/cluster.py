@@ -133,11 +133,6 @@ def gone(sock):
         return "reset"
 
 
-def attempt(pod, address, port, data=b"ping"):
-    """How one connection of the pod's application went: what came back, "fin", "reset" or "refused"."""
-    return knock(pod, address, port, data)[1]
-
-
 class Cluster:
     """Pods with and without sidecars under one authority and one policy directory, for a class of tests.
 
