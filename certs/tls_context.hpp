@@ -31,7 +31,7 @@ struct TlsSettings {
   // In order of preference. ML-KEM groups are left out where this OpenSSL lacks them; any other unknown name is an error.
   std::string groups = "X25519MLKEM768:X25519:P-256";
   bool resumption = true;
-  std::size_t read_buffer_bytes = 32U << 10;  // read-ahead; freed while idle
+  std::size_t read_buffer_bytes = 68U << 10;  // read-ahead: four full records; freed while idle
   std::chrono::seconds clock_skew{60};        // at most max_clock_skew
 };
 

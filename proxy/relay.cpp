@@ -94,9 +94,18 @@ bool TlsRelay::pump() {
 }
 
 bool TlsRelay::pump_from_app() {
+  const bool more = gather_from_app();
+  // Also after an end: what was gathered belongs to this connection and must not stay behind.
+  if (!peer_.tls.flush() && !finished()) finish(Reason::reset, false);
+  return more && !finished() && peer_.tls.can_write();
+}
+
+bool TlsRelay::gather_from_app() {
   const std::size_t header = peer_.framed ? frame_header_bytes : 0;
   for (int round = 0; round < rounds_per_wake; ++round) {
-    if (app_ended_ || !peer_.tls.can_write() || !app_.watch().readable) return false;
+    if (app_ended_ || !app_.watch().readable) return false;
+    if (peer_.tls.should_flush() && !peer_.tls.flush()) return false;  // fails again at the end
+    if (!peer_.tls.can_write()) return false;
     const std::span<std::uint8_t> payload(buffers_.frame.data() + header, frame_bytes_max - header);
     std::size_t bytes = 0;
     IoResult got = app_.read(payload);
@@ -129,13 +138,13 @@ bool TlsRelay::pump_from_app() {
       out += end.size();
     }
     bool sent = peer_.tls.write(std::span(buffers_.frame).first(out));
-    sent = sent && (app_ended_ && !peer_.framed ? peer_.tls.send_close_notify() : peer_.tls.flush());
+    if (sent && app_ended_ && !peer_.framed) sent = peer_.tls.send_close_notify();
     if (!sent) {
       finish(Reason::reset, false);
       return false;
     }
   }
-  return !app_ended_ && app_.watch().readable && peer_.tls.can_write();
+  return !app_ended_ && app_.watch().readable;
 }
 
 bool TlsRelay::pump_to_app() {

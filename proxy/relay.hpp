@@ -16,7 +16,7 @@ namespace postern {
 // Shared by the connections of one worker; empty between wake-ups.
 struct WorkerBuffers {
   GatherBuffer gather;
-  std::vector<std::uint8_t> plain = std::vector<std::uint8_t>(frame_bytes_max);
+  std::vector<std::uint8_t> plain = std::vector<std::uint8_t>(2 * frame_bytes_max);
   std::vector<std::uint8_t> frame = std::vector<std::uint8_t>(frame_bytes_max + frame_header_bytes);  // room for END behind a full DATA
 };
 
@@ -88,6 +88,7 @@ class TlsRelay final : public Relay {
   void abort_ends() override;
   void release_ends() override { release(app_); }
   bool pump_from_app();
+  bool gather_from_app();
   bool pump_to_app();
   // Delivers one buffer of the peer's bytes. False: the relay has ended or the application takes no more now.
   bool deliver(std::span<const std::uint8_t> bytes);

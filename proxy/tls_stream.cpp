@@ -3,6 +3,7 @@
 #include <openssl/err.h>
 
 #include <cstring>
+#include <utility>
 
 namespace postern {
 
@@ -11,6 +12,8 @@ struct TlsStreamBio {
   static int write(BIO* bio, const char* data, std::size_t length, std::size_t* written) {
     auto& stream = *static_cast<TlsStream*>(BIO_get_data(bio));
     GatherBuffer& gather = stream.gather_;
+    if (gather.used > 0 && gather.owner != &stream) gather.owner->flush();
+    gather.owner = &stream;
     if (gather.used + length > gather.bytes.size()) gather.bytes.resize(gather.used + length);  // a long certificate chain
     std::memcpy(gather.bytes.data() + gather.used, data, length);
     gather.used += length;
@@ -61,7 +64,11 @@ TlsStream::TlsStream(EventLoop& loop, GatherBuffer& gather, int fd, bool connect
   SSL_set_bio(ssl_.get(), bio, bio);
 }
 
-TlsStream::~TlsStream() = default;
+TlsStream::~TlsStream() {
+  if (gather_.owner != this) return;
+  gather_.owner = nullptr;
+  gather_.used = 0;
+}
 
 Task<HandshakeEnd> TlsStream::handshake(bool server) {
   if (server) {
@@ -93,7 +100,7 @@ IoResult TlsStream::read(std::span<std::uint8_t> into) {
   const int result = SSL_read_ex(ssl_.get(), into.data(), into.size(), &got);
   buffered_ = result == 1;
   const IoResult outcome = result == 1 ? IoResult{IoStatus::ok, got} : failed_read(result);
-  if (gather_.used > 0 && !flush()) return {IoStatus::reset, 0};  // reading may answer: key updates, alerts
+  if (gather_.used > 0 && gather_.owner == this && !flush()) return {IoStatus::reset, 0};  // reading may answer: key updates, alerts
   return outcome;
 }
 
@@ -124,10 +131,11 @@ bool TlsStream::write(std::span<const std::uint8_t> from) {
 }
 
 bool TlsStream::flush() {
+  std::span<const std::uint8_t> gathered;
+  if (gather_.owner == this) gathered = std::span(gather_.bytes).first(std::exchange(gather_.used, 0));
   if (!pending_.empty()) {
     // In order: first what is already waiting, then what was gathered now.
-    pending_.insert(pending_.end(), gather_.bytes.begin(), gather_.bytes.begin() + static_cast<std::ptrdiff_t>(gather_.used));
-    gather_.used = 0;
+    pending_.insert(pending_.end(), gathered.begin(), gathered.end());
     const IoResult result = socket_.write(std::span(pending_).subspan(pending_sent_));
     if (result.status == IoStatus::reset) return false;
     pending_sent_ += result.bytes;
@@ -137,12 +145,10 @@ bool TlsStream::flush() {
     }
     return true;
   }
-  if (gather_.used == 0) return true;
-  const std::span<const std::uint8_t> all(gather_.bytes.data(), gather_.used);
-  gather_.used = 0;
-  const IoResult result = socket_.write(all);
+  if (gathered.empty()) return true;
+  const IoResult result = socket_.write(gathered);
   if (result.status == IoStatus::reset) return false;
-  if (result.bytes < all.size()) pending_.assign(all.begin() + static_cast<std::ptrdiff_t>(result.bytes), all.end());
+  if (result.bytes < gathered.size()) pending_.assign(gathered.begin() + static_cast<std::ptrdiff_t>(result.bytes), gathered.end());
   return true;
 }
 

@@ -13,13 +13,18 @@
 
 namespace postern {
 
+class TlsStream;
+
 // What the streams of one worker share: only one of them is between a write and its flush at any time.
 class GatherBuffer {
  public:
-  // Four full records and their overhead, with room for an alert.
-  static constexpr std::size_t capacity = 72U << 10;
+  // From here on it is time to flush: larger sends cost less a byte, but what a slow peer does not take is kept.
+  static constexpr std::size_t full = 128U << 10;
+  // A last write (at most frame_bytes_max) still fits, with its records' overhead and an alert.
+  static constexpr std::size_t capacity = full + (72U << 10);
   std::vector<std::uint8_t> bytes = std::vector<std::uint8_t>(capacity);
   std::size_t used = 0;
+  TlsStream* owner = nullptr;  // whose bytes they are while used > 0: they must never leave through another stream
 };
 
 enum class HandshakeEnd : std::uint8_t { done, failed, cancelled, peer_closed };
@@ -44,6 +49,8 @@ class TlsStream {
   bool flush();
   // Nothing is waiting to be sent.
   bool can_write() const { return pending_.empty(); }
+  // Enough has been gathered for one send.
+  bool should_flush() const { return gather_.owner == this && gather_.used >= GatherBuffer::full; }
   // close_notify: this direction has ended. The socket stays.
   bool send_close_notify();
 
