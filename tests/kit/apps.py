@@ -184,8 +184,12 @@ def echo(s):
 
 
 def descriptors(pid):
-    """How many descriptors the process holds."""
-    return len(os.listdir(f"/proc/{pid}/fd"))
+    """How many descriptors the process holds, without its pipes: those of splice(2) are kept for the next connection."""
+    count = 0
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            count += not os.readlink(f"/proc/{pid}/fd/{name}").startswith("pipe:")
+    return count
 
 
 def resident_kb(pid):
