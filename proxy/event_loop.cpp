@@ -92,8 +92,8 @@ void EventLoop::run_once(std::chrono::milliseconds at_most) {
     if (watch.waiter != nullptr) make_ready(*watch.waiter);
   }
   run_timers();
+  if (wakeup_watch_.readable) run_posted();  // before what is ready: a new policy holds for what is accepted in the same turn
   run_ready();
-  if (wakeup_watch_.readable) run_posted();
   if (n > 0) {
     const auto took = std::chrono::steady_clock::now() - now_;
     turn_durations_.observe_us(static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(took).count()));
