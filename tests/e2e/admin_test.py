@@ -8,6 +8,7 @@ import time
 import unittest
 
 from kit.cluster import Cluster, allow, gone, knock, metric, policy
+from kit.peer import ACCEPTED, Peer
 from kit.processes import run
 from kit.sidecar import program
 from kit.waiting import wait_until
@@ -197,6 +198,21 @@ class SignalTest(AdminCase):
         self.cluster.start()
         self.web_sidecar.wait_ready()
         self.held()
+
+
+class StartTest(AdminCase):
+    """A sidecar that listens is ready to decide."""
+
+    def test_the_first_connections_after_the_start_are_served(self):
+        svid = self.cluster.svid(self.web)
+        for _ in range(5):
+            self.sidecar.process.kill()
+            self.sidecar.start(redirect=False, wait=False)
+            peers = wait_until(lambda: [Peer.connect(self.web, self.api.v4, 7000, svid, handshake=False) for _ in range(4)], interval=0)
+            for peer in peers:
+                with peer:
+                    peer.handshake()
+                    self.assertEqual(peer.open(b"ping"), (ACCEPTED, 0))
 
 
 class ConfigurationTest(unittest.TestCase):
