@@ -10,15 +10,17 @@ from kit.cluster import Cluster, gone, knock, metric
 from kit.peer import ACCEPTED, DATA, OPEN, Ended, Peer, frame
 from kit.pki import Authority
 from kit.sidecar import PROXY_UID
-from kit.waiting import wait_until
+from kit.waiting import patience, wait_until
 
 
 class IdentityCase(unittest.TestCase):
     """web calls api, both with sidecars. Every test leaves them with good SVIDs."""
 
+    CONFIG = {"limits": {"handshakeTimeout": f"{patience(2):g}s"}}
+
     @classmethod
     def setUpClass(cls):
-        cls.cluster = cluster = Cluster(config={"limits": {"handshakeTimeout": "2s"}})
+        cls.cluster = cluster = Cluster(config=cls.CONFIG)
         cls.addClassCleanup(cluster.close)
         cls.web, cls.api = (cluster.pod(name, sidecar=True, app=name) for name in ("web", "api"))
         cls.app = cluster.app(cls.api, 7000)
@@ -145,7 +147,8 @@ class BadFilesTest(IdentityCase):
         serial = self.sidecar.admin("GET", "/identities")[1]["serial"]
         held = self.held()
         act()
-        wait_until(lambda: metric(self.sidecar, "postern_identity_rejected_total") > count, what=lambda: f"the files to be rejected:\n{self.sidecar.output()[-3000:]}")
+        wait_until(lambda: metric(self.sidecar, "postern_identity_rejected_total") > count,
+                   what=lambda: f"the files to be rejected:\n{self.sidecar.output()[-3000:]}")
         now = self.sidecar.admin("GET", "/identities")[1]
         self.assertEqual(now["serial"], serial)
         self.assertRegex(now["error"], words)
@@ -184,10 +187,10 @@ class BadFilesTest(IdentityCase):
         self.rejected(lambda: os.unlink(f"{folder}/svid.key"), "svid.key")
 
 
-class ExpiryTest(IdentityCase):
-    """Once our own SVID has expired nothing new is made or accepted; what is live goes on; a new one mends it."""
+class ExpiryCase(IdentityCase):
+    """Sidecars whose SVIDs end soon."""
 
-    LIFE = 3
+    LIFE = patience(3)
 
     def expire(self, sidecar):
         self.rotate(sidecar, not_after=self.LIFE)
@@ -197,6 +200,10 @@ class ExpiryTest(IdentityCase):
         self.assertIn("expired", sidecar.health("/readyz")[1])
         self.assertLess(metric(sidecar, "postern_svid_expiry_timestamp_seconds"), 2 ** 40)
         return held
+
+
+class ExpiryTest(ExpiryCase):
+    """Once our own SVID has expired nothing new is made or accepted; what is live goes on; a new one mends it."""
 
     def test_the_outbound_side_makes_no_connection_with_an_expired_svid(self):
         self.call()  # one is pooled
@@ -228,7 +235,7 @@ class ExpiryTest(IdentityCase):
         self.alive(held)
 
     def test_a_peers_connection_gets_no_new_stream_after_its_svid_expired(self):
-        svid = self.cluster.svid(self.web, not_after=3 - 60)  # clocks may differ by a minute
+        svid = self.cluster.svid(self.web, not_after=patience(3) - 60)  # clocks may differ by a minute
         with Peer.connect(self.web, self.api.v4, 7000, svid) as peer:
             self.assertEqual(peer.open(b"ping"), (ACCEPTED, 0))
             self.assertEqual(peer.data(4), b"ping")
@@ -240,7 +247,7 @@ class ExpiryTest(IdentityCase):
             self.assertEqual(self.app.accepted, accepted)
 
     def test_a_live_stream_outlives_its_svid_and_a_new_handshake_does_not(self):
-        svid = self.cluster.svid(self.web, not_after=3 - 60)
+        svid = self.cluster.svid(self.web, not_after=patience(3) - 60)
         with Peer.connect(self.web, self.api.v4, 7000, svid) as peer:
             self.assertEqual(peer.open(b"ping"), (ACCEPTED, 0))
             self.assertEqual(peer.data(4), b"ping")
@@ -252,6 +259,27 @@ class ExpiryTest(IdentityCase):
         with Peer.connect(self.web, self.api.v4, 7000, svid, verify=False) as probe:
             probe.end()
             return self.sidecar.wait_record(**{"source.port": probe.sock.getsockname()[1]}).get("close.detail") == "expired"
+
+
+class AgeTest(ExpiryCase):
+    """limits.maxConnectionAge: how long what is live goes on."""
+
+    CONFIG = {"limits": {"handshakeTimeout": f"{patience(2):g}s", "maxConnectionAge": "1s"}}
+
+    def test_live_connections_end_that_long_after_the_svid(self):
+        held = self.expire(self.web_sidecar)
+        self.alive(held)
+        self.assertEqual(gone(held), "reset")
+        out = self.web_sidecar.wait_record(direction="outbound", **{"source.port": held.getsockname()[1]})
+        self.assertEqual((out["close.reason"], out["close.by"]), ("svid_missing", "proxy"), out)
+        self.sidecar.wait_record(direction="inbound", **{"connection.id": out["connection.id"], "close.reason": "reset"})
+
+    def test_a_new_svid_in_time_keeps_them(self):
+        held = self.expire(self.sidecar)
+        self.rotate(self.sidecar)
+        other = self.expire(self.web_sidecar)  # a second's age passes for the other side meanwhile
+        self.assertEqual((gone(other), gone(held)), ("reset", "reset"))
+        self.assertEqual([r["close.reason"] for r in self.sidecar.records(direction="inbound", **{"close.reason": "svid_missing"})], [])
 
 
 class NoSvidTest(unittest.TestCase):

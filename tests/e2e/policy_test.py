@@ -9,7 +9,7 @@ import unittest
 from kit.cluster import Cluster, allow, generation, gone, knock, metric, namespace, policy
 from kit.peer import ACCEPTED, DATA, DENIED, NO_RULE, OPEN, POLICY_CHANGED, RESET, Ended, Peer, PeerListener, Reset, Truncated, frame
 from kit.sidecar import PROXY_UID
-from kit.waiting import wait_until
+from kit.waiting import patience, wait_until
 
 
 def service(name, ip, selector, port, target, **more):
@@ -20,7 +20,7 @@ def service(name, ip, selector, port, target, **more):
 class PolicyCase(unittest.TestCase):
     """web and other (sidecars) call api (sidecar)."""
 
-    CONFIG = {"limits": {"connectTimeout": "1500ms", "handshakeTimeout": "2s"},
+    CONFIG = {"limits": {"connectTimeout": f"{patience(2):g}s", "handshakeTimeout": f"{patience(2):g}s"},
               "mesh": {"clusterCidrs": ["10.77.0.0/24", "fd77::/64", "10.96.0.0/16"]}}
     MESH = {}
 
@@ -65,7 +65,8 @@ class PolicyCase(unittest.TestCase):
         out = self.cluster.sidecars[pod.name].wait_record(direction="outbound", **{"source.port": port})
         if "connection.id" not in out:
             return out, None
-        return out, self.sidecar.wait_record(direction="inbound", **{"connection.id": out["connection.id"], "connection.stream": out["connection.stream"]})
+        same = {name: out[name] for name in ("connection.id", "connection.stream")}
+        return out, self.sidecar.wait_record(direction="inbound", **same)
 
     def cut(self, *pairs, by="api"):
         """Each (socket, pod) has been reset by a change of policy, which both records say."""
@@ -440,7 +441,8 @@ class ServiceTest(PolicyCase):
             s.shutdown(socket.SHUT_WR)
             self.assertEqual(gone(s), "fin")
             found = self.cluster.sidecars["web"].wait_record(direction="outbound", **{"source.port": s.getsockname()[1]})
-        self.assertEqual((found["verdict"], found["policy.basis"], found["plaintext"], found["close.reason"]), ("FORWARDED", "self", True, "finished"))
+        self.assertEqual((found["verdict"], found["policy.basis"], found["plaintext"], found["close.reason"]),
+                         ("FORWARDED", "self", True, "finished"))
 
     def test_the_next_endpoint_is_tried_when_the_first_applications_is_gone(self):
         self.publish()

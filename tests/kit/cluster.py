@@ -183,7 +183,8 @@ class Cluster:
         self.policies.publish(self.namespace, *self.records.values(), *manifests)
         if wait:
             for s in running:
-                wait_until(lambda s=s: generation(s) > before[s], what=lambda s=s: f"{s.pod.name} enforcing what was published:\n{s.output()[-3000:]}")
+                wait_until(lambda s=s: generation(s) > before[s],
+                           what=lambda s=s: f"{s.pod.name} enforcing what was published:\n{s.output()[-3000:]}")
 
     def start(self):
         """Starts every sidecar that does not run."""
