@@ -18,9 +18,8 @@ std::string text_of(const PeerSet& set) {
 }
 
 bool AllowDirection::isolated(Plane plane) const {
-  const auto counts = [plane](bool audit) { return plane == Plane::pending || !audit; };
-  if (default_deny && counts(*default_deny == EnforcementMode::audit)) return true;
-  return std::any_of(isolating.begin(), isolating.end(), [&](const IsolatingPolicy& policy) { return counts(policy.audit); });
+  if (default_deny && (plane == Plane::pending || *default_deny == EnforcementMode::enforce)) return true;
+  return std::any_of(isolating.begin(), isolating.end(), [plane](const IsolatingPolicy& policy) { return counts_in(plane, policy); });
 }
 
 bool AllowList::operator==(const AllowList& other) const {

@@ -43,9 +43,16 @@ struct AllowedPeer {
   bool operator==(const AllowedPeer&) const = default;
 };
 
+// The two verdicts that are always computed: without audit policies; and with them, without what one of them replaces.
+enum class Plane : std::uint8_t { enforced, pending };
+
+// Whether a policy, or a rule of one, counts in a plane. It may count in neither: in audit, and replaced by another in audit.
+bool counts_in(Plane plane, const auto& item) { return plane == Plane::enforced ? !item.audit : !item.replaced; }
+
 // One rule of one policy, with its ports and peers.
 struct AllowRule {
-  bool audit = false;             // its policy is in audit: it counts for the pending verdict only
+  bool audit = false;             // its policy is in audit: it does not count for the enforced verdict
+  bool replaced = false;          // an audit policy replaces its policy: it does not count for the pending verdict
   std::vector<PolicyPort> ports;  // empty: every port of every protocol
   std::vector<AllowedPeer> peers;
 
@@ -57,12 +64,10 @@ struct IsolatingPolicy {
   std::string ns;
   std::string policy;
   bool audit = false;
+  bool replaced = false;
 
   bool operator==(const IsolatingPolicy&) const = default;
 };
-
-// The two verdicts that are always computed: without audit policies, and with them.
-enum class Plane : std::uint8_t { enforced, pending };
 
 struct AllowDirection {
   std::vector<IsolatingPolicy> isolating;       // by name

@@ -17,7 +17,7 @@ LabelSelector namespace_named(const std::string& ns) {
 }  // namespace
 
 Compiler::Compiler(const ClusterView& view, const MeshSettings& settings)
-    : view_(view), settings_(settings), topology_(std::make_shared<const Topology>(view, settings.mtls)) {
+    : view_(view), settings_(settings), replaced_(replaced_policies()), topology_(std::make_shared<const Topology>(view, settings.mtls)) {
   labels_.reserve(topology_->workloads().size());
   for (const Workload& workload : topology_->workloads()) labels_.push_back(&view_.pods.at({workload.ns, workload.name}).labels);
 }
@@ -34,6 +34,16 @@ bool Compiler::is_audit(const NetworkPolicy& policy) const {
   if (policy.mode) return *policy.mode == EnforcementMode::audit;
   const auto ns = view_.namespaces.find(policy.ns);
   return ns != view_.namespaces.end() && ns->second.mode == EnforcementMode::audit;
+}
+
+// Also what a policy replaces that is replaced itself: a chain of audit policies leaves its last one.
+std::set<ObjectKey> Compiler::replaced_policies() const {
+  std::set<ObjectKey> replaced;
+  for (const auto& [key, policy] : view_.policies) {
+    if (policy.replaces.empty() || !is_audit(policy)) continue;
+    for (const std::string& name : policy.replaces) replaced.insert({policy.ns, name});
+  }
+  return replaced;
 }
 
 std::shared_ptr<const PeerSet> Compiler::peer_set(const std::string& policy_ns, const PolicyPeer& peer) {
@@ -68,16 +78,22 @@ class Compiler::Lists {
     if (!policy.isolates(direction)) return;
     AllowDirection& to = direction == PolicyDirection::ingress ? list_.ingress : list_.egress;
     const bool audit = compiler_.is_audit(policy);
-    to.isolating.push_back({.ns = policy.ns, .policy = policy.name, .audit = audit});
+    const bool replaced = compiler_.replaced_.contains({policy.ns, policy.name});
+    to.isolating.push_back({.ns = policy.ns, .policy = policy.name, .audit = audit, .replaced = replaced});
     const auto& rules = policy.rules(direction);
-    for (std::uint32_t i = 0; i < rules.size(); ++i) to.rules.push_back(compile(policy, audit, i, rules[i]));
+    for (std::uint32_t i = 0; i < rules.size(); ++i) {
+      AllowRule rule = compile(policy, i, rules[i]);
+      rule.audit = audit;
+      rule.replaced = replaced;
+      to.rules.push_back(std::move(rule));
+    }
   }
 
   AllowList& list() { return list_; }
 
  private:
-  AllowRule compile(const NetworkPolicy& policy, bool audit, std::uint32_t position, const PolicyRule& rule) {
-    AllowRule result{.audit = audit, .ports = rule.ports, .peers = {}};
+  AllowRule compile(const NetworkPolicy& policy, std::uint32_t position, const PolicyRule& rule) {
+    AllowRule result{.ports = rule.ports, .peers = {}};
     RuleOrigin origin{.ns = policy.ns, .policy = policy.name, .rule = position, .peer = -1};
     if (rule.peers.empty()) result.peers.push_back({.origin = origin, .peer = AnyPeer{}});
     for (const PolicyPeer& peer : rule.peers) {

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -32,10 +34,12 @@ class Compiler {
   std::shared_ptr<const PeerSet> peer_set(const std::string& policy_ns, const PolicyPeer& peer);
   Labels labels_of_namespace(const std::string& ns) const;
   bool is_audit(const NetworkPolicy& policy) const;
+  std::set<ObjectKey> replaced_policies() const;
   AllowList allow_list_of(const Pod& self);
 
   const ClusterView& view_;
   MeshSettings settings_;
+  std::set<ObjectKey> replaced_;  // by a policy in audit
   std::shared_ptr<const Topology> topology_;
   std::vector<const Labels*> labels_;  // beside the topology's workloads; into the view
   std::map<Selectors, std::shared_ptr<const PeerSet>> peer_sets_;

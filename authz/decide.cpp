@@ -35,7 +35,7 @@ Decision decision_of(const DecisionIndex& index, Plane plane, RuleRank winner, B
 Verdict decide(const PolicySnapshot* snapshot, PolicyDirection direction, const Peer& peer, Port port, Protocol protocol) {
   if (snapshot == nullptr) return {};
   const DecisionIndex& index = snapshot->index(direction);
-  if (!index.isolated(Plane::pending)) {  // the enforced plane isolates no more than the pending one
+  if (!index.isolated(Plane::enforced) && !index.isolated(Plane::pending)) {
     const Decision open{.allowed = true, .basis = Basis::not_isolated};
     return {.enforced = open, .pending = open};
   }

@@ -108,7 +108,7 @@ class DecisionIndexBuilder {
   std::uint32_t merge(std::span<const Item> items, const Profile& profile, Plane plane) {
     std::array<std::vector<PortInterval>, 3> intervals;
     for (const Item& item : items) {
-      if (plane == Plane::pending || !item.rule->audit) add_intervals(item, profile, intervals);
+      if (counts_in(plane, *item.rule)) add_intervals(item, profile, intervals);
     }
     if (std::all_of(intervals.begin(), intervals.end(), [](const auto& list) { return list.empty(); })) return 0;
     index_.maps_.push_back({PortMap(intervals[0]), PortMap(intervals[1]), PortMap(intervals[2])});
@@ -117,8 +117,10 @@ class DecisionIndexBuilder {
 
   DecisionIndex::PlaneMaps merge(std::span<const Item> items, const Profile& profile) {
     const std::uint32_t pending = merge(items, profile, Plane::pending);
-    const bool any_audit = std::any_of(items.begin(), items.end(), [](const Item& item) { return item.rule->audit; });
-    return {.enforced = any_audit ? merge(items, profile, Plane::enforced) : pending, .pending = pending};
+    const bool differ = std::any_of(items.begin(), items.end(), [](const Item& item) {
+      return counts_in(Plane::enforced, *item.rule) != counts_in(Plane::pending, *item.rule);
+    });
+    return {.enforced = differ ? merge(items, profile, Plane::enforced) : pending, .pending = pending};
   }
 
   void build_any() {

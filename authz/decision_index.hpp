@@ -42,7 +42,7 @@ class DecisionIndex {
   friend class DecisionIndexBuilder;
 
   using ProtocolMaps = std::array<PortMap, 3>;
-  struct PlaneMaps {  // into maps_; equal unless an audit rule is among those merged
+  struct PlaneMaps {  // into maps_; equal unless a rule that counts in one plane only is among those merged
     std::uint32_t enforced = 0;
     std::uint32_t pending = 0;
   };

@@ -63,6 +63,27 @@ std::optional<EnforcementMode> Annotations::enforcement() const {
   return std::nullopt;
 }
 
+std::vector<std::string> Annotations::replaces(std::string_view self) const {
+  constexpr std::string_view kName = "postern.dev/replaces";
+  const std::string* value = find(kName);
+  std::vector<std::string> out;
+  if (value == nullptr) return out;
+  for (const std::string_view name : split_commas(*value)) {
+    if (!dns_subdomain_faults(name).empty()) {
+      refuse(kName, *value, "names of NetworkPolicies of the same namespace with commas between them, such as \"web-allow,web-extra\"");
+      return {};
+    }
+    if (name == self) {
+      refuse(kName, *value, "other policies: this one cannot replace itself");
+      return {};
+    }
+    out.emplace_back(name);
+  }
+  std::sort(out.begin(), out.end());
+  out.erase(std::unique(out.begin(), out.end()), out.end());
+  return out;
+}
+
 bool Annotations::injected() const {
   constexpr std::string_view kName = "postern.dev/injected";
   const std::string* value = find(kName);

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <optional>
+#include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -22,6 +24,8 @@ class Annotations {
 
   // postern.dev/enforcement: audit | enforce
   std::optional<EnforcementMode> enforcement() const;
+  // postern.dev/replaces: names of NetworkPolicies with commas, none of them `self`. Sorted, each once.
+  std::vector<std::string> replaces(std::string_view self) const;
   // postern.dev/injected: "true" | "false"
   bool injected() const;
   // postern.dev/mtls: a mode, <port>=<mode>, or several of them with commas; at most one mode without a port.

@@ -153,7 +153,8 @@ NetworkPolicy decode_network_policy(const Field& object) {
   out.generation = meta.generation;
   const Annotations annotations(object);
   out.mode = annotations.enforcement();
-  annotations.warn_unknown({"enforcement"});
+  out.replaces = annotations.replaces(out.name);
+  annotations.warn_unknown({"enforcement", "replaces"});
 
   const Field spec = object["spec"];
   spec.expect_only({"podSelector", "ingress", "egress", "policyTypes"});

@@ -30,7 +30,7 @@ class Walk {
   }
 
   ExplainedRule look_at(const AllowRule& rule, const AllowedPeer& allowed) const {
-    ExplainedRule result{.origin = &allowed.origin, .audit = rule.audit, .peer = {}, .ports = {}};
+    ExplainedRule result{.origin = &allowed.origin, .audit = rule.audit, .replaced = rule.replaced, .peer = {}, .ports = {}};
     if (const auto* set = std::get_if<PeerSetRef>(&allowed.peer)) {
       const PeerSet& members = *snapshot_.allow_list().peer_sets[set->index];
       result.peer = text_of(members);
@@ -98,11 +98,17 @@ class Walk {
 Decision decision_of(const Explanation& explanation, bool isolated, Plane plane, Basis otherwise) {
   if (!isolated) return {.allowed = true, .basis = Basis::not_isolated};
   for (const ExplainedRule& rule : explanation.rules) {
-    if (rule.matches() && (plane == Plane::pending || !rule.audit)) {
+    if (rule.matches() && counts_in(plane, rule)) {
       return {.allowed = true, .basis = Basis::rule, .origin = rule.origin};
     }
   }
   return {.allowed = otherwise != Basis::no_rule, .basis = otherwise};
+}
+
+// Why the policy does not count in both planes; "" where it does.
+std::string mark_of(const auto& item) {
+  if (item.audit) return item.replaced ? " (audit, replaced)" : " (audit)";
+  return item.replaced ? " (replaced in audit)" : "";
 }
 
 std::string text_of(const Decision& decision, PolicyDirection direction) {
@@ -139,14 +145,14 @@ std::string text_of(const Explanation& explanation) {
     text += "\n  with the policies that are in audit: " + text_of(explanation.verdict.pending, explanation.direction);
   }
   for (const IsolatingPolicy& policy : explanation.isolating) {
-    text += "\n  isolated by " + policy.ns + "/" + policy.policy + (policy.audit ? " (audit)" : "");
+    text += "\n  isolated by " + policy.ns + "/" + policy.policy + mark_of(policy);
   }
   if (explanation.default_deny) {
     text += std::string("\n  isolated by the mesh's defaultPolicy: deny") +
             (*explanation.default_deny == EnforcementMode::audit ? " (audit)" : "");
   }
   for (const ExplainedRule& rule : explanation.rules) {
-    text += "\n  " + text_of(*rule.origin, explanation.direction) + (rule.audit ? " (audit)" : "") + ": " + rule.peer +
+    text += "\n  " + text_of(*rule.origin, explanation.direction) + mark_of(rule) + ": " + rule.peer +
             (rule.peer_matches ? ": yes; " : ": no; ") + rule.ports + (rule.port_matches ? ": yes" : ": no") +
             (rule.matches() ? "  <- matches" : "");
   }

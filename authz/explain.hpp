@@ -13,6 +13,7 @@ namespace postern {
 struct ExplainedRule {
   const RuleOrigin* origin = nullptr;  // lives as long as the snapshot
   bool audit = false;
+  bool replaced = false;
   bool peer_matches = false;
   bool port_matches = false;
   std::string peer;   // what the rule names: "pods app=web in namespaces team=a", "10.0.0.0/8 except 10.1.0.0/16", "anybody"

@@ -44,6 +44,7 @@ class Reader {
   Result<Manifests> finish() {
     if (!decoding_.ok()) return decoding_.error();
     add_missing_namespaces();
+    check_replaced();
     out_.warnings = std::move(decoding_.warnings());
     return std::move(out_);
   }
@@ -82,7 +83,12 @@ class Reader {
     if (version != "networking.k8s.io/v1") return object["apiVersion"].refuse("expected networking.k8s.io/v1, found " + shown(version));
     NetworkPolicy policy = decode_network_policy(object);
     const ObjectKey key{policy.ns, policy.name};
-    if (is_new(object, "NetworkPolicy", key.text())) out_.cluster.policies.emplace(key, std::move(policy));
+    if (!is_new(object, "NetworkPolicy", key.text())) return;
+    if (!policy.replaces.empty()) {
+      const Field annotation = object["metadata"]["annotations"]["postern.dev/replaces"];
+      replacing_.emplace(key, decoding_.where(annotation.line(), "metadata.annotations[postern.dev/replaces]"));
+    }
+    out_.cluster.policies.emplace(key, std::move(policy));
   }
 
   void read_core(const Field& object, std::string_view version, std::string_view kind) {
@@ -131,9 +137,27 @@ class Reader {
     }
   }
 
+  // What postern.dev/replaces names need not exist: the old policy may be deleted before the annotation is.
+  void check_replaced() {
+    for (const auto& [key, where] : replacing_) {
+      const NetworkPolicy& policy = out_.cluster.policies.at(key);
+      const bool audit =
+          policy.mode.value_or(out_.cluster.namespaces.at(key.ns).mode.value_or(EnforcementMode::enforce)) == EnforcementMode::audit;
+      for (const std::string& name : policy.replaces) {
+        if (!out_.cluster.policies.contains({key.ns, name})) {
+          decoding_.warnings().push_back({where, "there is no NetworkPolicy " + shown(name) + " in namespace " + shown(key.ns)});
+        } else if (!audit) {  // mesh.audit is not known here
+          decoding_.warnings().push_back({where, "means something only in audit: with both policies in force they add up; delete " +
+                                                     shown(name) + " for this one to replace it"});
+        }
+      }
+    }
+  }
+
   Decoding decoding_{std::string()};
   Manifests out_;
-  std::map<std::string, std::string> seen_;  // kind and name -> where
+  std::map<std::string, std::string> seen_;     // kind and name -> where
+  std::map<ObjectKey, std::string> replacing_;  // policies with postern.dev/replaces -> where
 };
 
 }  // namespace

@@ -57,6 +57,7 @@ struct NetworkPolicy {
   std::string name;
   std::int64_t generation = 0;          // metadata.generation; 0 when the manifest has none
   std::optional<EnforcementMode> mode;  // absent: the namespace's
+  std::vector<std::string> replaces;    // policies of its namespace that the pending verdict leaves out while this one is in audit
   LabelSelector pod_selector;
   bool isolates_ingress = true;  // spec.policyTypes contains Ingress
   bool isolates_egress = false;  // spec.policyTypes contains Egress

@@ -39,7 +39,8 @@ struct Decision {
   const RuleOrigin* origin = nullptr;  // set when basis == rule; lives as long as the snapshot
 };
 
-// `enforced` is computed without audit policies (neither their isolation nor their allows), `pending` with them.
+// `enforced` is computed without audit policies (neither their isolation nor their allows), `pending` with them,
+// and without the policies that they replace.
 struct Verdict {
   Decision enforced;
   Decision pending;

@@ -162,7 +162,7 @@ void append_isolating(Members& members, const AccessRecord& record, Plane plane,
   out += '[';
   bool first = true;
   for (const IsolatingPolicy& isolating : allow.isolating) {
-    if (isolating.audit && plane == Plane::enforced) continue;
+    if (!counts_in(plane, isolating)) continue;
     if (!first) out += ',';
     first = false;
     Members policy{out};

@@ -48,7 +48,8 @@ json::array rules_json(const AllowList& list, const AllowDirection& direction) {
                                    {"peer_index", peer.origin.peer},
                                    {"peer", peer_text(list, peer)}});
     }
-    rules.push_back(json::object{{"audit", rule.audit}, {"ports", std::move(ports)}, {"peers", std::move(peers)}});
+    rules.push_back(
+        json::object{{"audit", rule.audit}, {"replaced", rule.replaced}, {"ports", std::move(ports)}, {"peers", std::move(peers)}});
   }
   return rules;
 }
@@ -56,7 +57,8 @@ json::array rules_json(const AllowList& list, const AllowDirection& direction) {
 json::object direction_json(const AllowList& list, const AllowDirection& direction) {
   json::array isolating;
   for (const IsolatingPolicy& policy : direction.isolating) {
-    isolating.push_back(json::object{{"namespace", policy.ns}, {"policy", policy.policy}, {"audit", policy.audit}});
+    isolating.push_back(
+        json::object{{"namespace", policy.ns}, {"policy", policy.policy}, {"audit", policy.audit}, {"replaced", policy.replaced}});
   }
   return {{"isolated", direction.isolated(Plane::enforced)}, {"isolating", std::move(isolating)}, {"rules", rules_json(list, direction)}};
 }

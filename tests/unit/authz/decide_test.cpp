@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "authz/topology.hpp"
 #include "tests/unit/authz/cluster_builder.hpp"
 #include "tests/unit/authz/random_cluster.hpp"
@@ -106,6 +108,96 @@ TEST_F(DecideAudit, DefaultDenyIsolatesEveryMeshedPodBothWays) {
   const Verdict audit = c.egress("shop/db", "shop/web", 80);
   EXPECT_TRUE(audit.allowed());
   EXPECT_FALSE(audit.pending.allowed);
+}
+
+TEST(Decide, PendingLeavesOutWhatAnAuditPolicyReplaces) {
+  using Mode = std::optional<EnforcementMode>;
+  struct Policy {
+    const char* name;
+    std::vector<std::uint16_t> ports;  // open to everybody
+    Mode mode;
+    std::vector<std::string> replaces;
+  };
+  const Mode audit = EnforcementMode::audit;
+  const Mode enforce = EnforcementMode::enforce;
+  struct Row {
+    const char* what;
+    std::vector<Policy> policies;
+    std::vector<std::uint16_t> enforced;  // of 80, 81 and 82: what each plane lets through
+    std::vector<std::uint16_t> pending;
+  };
+  const std::vector<Row> rows = {
+      {"alone", {{"wide", {80, 81}, {}, {}}, {"refined", {80}, audit, {"wide"}}}, {80, 81}, {80}},
+      {"other allows remain",
+       {{"extra", {81}, {}, {}}, {"refined", {80}, audit, {"wide"}}, {"wide", {80, 81, 82}, {}, {}}},
+       {80, 81, 82},
+       {80, 81}},
+      {"the replacing policy widens", {{"narrow", {80}, {}, {}}, {"wider", {80, 81}, audit, {"narrow"}}}, {80}, {80, 81}},
+      {"two at once", {{"a", {80}, {}, {}}, {"b", {81}, {}, {}}, {"refined", {82}, audit, {"a", "b"}}}, {80, 81}, {82}},
+      {"chain: the last one stays",
+       {{"wide", {80, 81, 82}, {}, {}}, {"narrower", {80, 81}, audit, {"wide"}}, {"narrowest", {80}, audit, {"narrower"}}},
+       {80, 81, 82},
+       {80}},
+      {"an audit policy is replaced", {{"first", {80}, audit, {}}, {"second", {81}, audit, {"first"}}}, {80, 81, 82}, {81}},
+      {"enforced it means nothing", {{"wide", {80, 81}, {}, {}}, {"refined", {80}, enforce, {"wide"}}}, {80, 81}, {80, 81}},
+      {"enforced in the middle of a chain",
+       {{"wide", {80, 81}, {}, {}}, {"middle", {82}, enforce, {"wide"}}, {"last", {80}, audit, {"middle"}}},
+       {80, 81, 82},
+       {80, 81}},
+      {"a name that does not exist", {{"wide", {80}, {}, {}}, {"refined", {81}, audit, {"gone"}}}, {80}, {80, 81}},
+  };
+  for (const auto direction : {PolicyDirection::ingress, PolicyDirection::egress}) {
+    for (const Row& row : rows) {
+      SCOPED_TRACE(std::string(row.what) + " " + std::string(name_of(direction)));
+      ClusterBuilder c;
+      c.ns("shop");
+      c.pod("shop/web", "10.0.0.1");
+      c.pod("shop/db", "10.0.0.3", {{"app", "db"}});
+      for (const Policy& policy : row.policies) {
+        const std::string name = std::string("shop/") + policy.name;
+        const LabelSelector selector = labelled({{"app", "db"}});
+        NetworkPolicy& made = direction == PolicyDirection::ingress ? c.policy(name, selector) : c.egress_policy(name, selector);
+        auto& rules = direction == PolicyDirection::ingress ? made.ingress : made.egress;
+        for (const std::uint16_t port : policy.ports) rules.push_back({.ports = {on(port)}, .peers = {}});
+        made.mode = policy.mode;
+        made.replaces = policy.replaces;
+      }
+      for (const std::uint16_t port : std::initializer_list<std::uint16_t>{80, 81, 82}) {
+        const Verdict verdict = c.verdict(direction, "shop/db", "shop/web", port);
+        EXPECT_EQ(verdict.enforced.allowed, std::count(row.enforced.begin(), row.enforced.end(), port) == 1) << port;
+        EXPECT_EQ(verdict.pending.allowed, std::count(row.pending.begin(), row.pending.end(), port) == 1) << port;
+      }
+    }
+  }
+}
+
+TEST_F(DecideAudit, WithoutTheReplacedPolicyThePodMayBeOpen) {
+  c.policy("shop/deny", labelled({{"app", "db"}}));
+  auto& elsewhere = c.policy("shop/elsewhere", labelled({{"app", "other"}}));  // it need not select the same pods
+  elsewhere.replaces = {"deny"};
+  elsewhere.mode = EnforcementMode::audit;
+  const Verdict verdict = c.ingress("shop/db", "shop/web", 80);
+  EXPECT_FALSE(verdict.allowed());
+  EXPECT_EQ(verdict.enforced.basis, Basis::no_rule);
+  EXPECT_EQ(verdict.pending.basis, Basis::not_isolated);
+  EXPECT_TRUE(verdict.differs());
+}
+
+TEST_F(DecideAudit, ReplacesCountsByTheModeOfTheNamespaceOrTheMeshAndInItsNamespaceOnly) {
+  c.policy("shop/wide", labelled({{"app", "db"}})).ingress = {{}};
+  auto& refined = c.policy("shop/refined", labelled({{"app", "db"}}));
+  refined.replaces = {"wide"};
+  EXPECT_TRUE(c.ingress("shop/db", "shop/web", 80).pending.allowed);
+  c.view.namespaces.at("shop").mode = EnforcementMode::audit;
+  EXPECT_FALSE(c.ingress("shop/db", "shop/web", 80).pending.allowed);
+  c.view.namespaces.at("shop").mode.reset();
+  c.settings.audit = true;
+  EXPECT_FALSE(c.ingress("shop/db", "shop/web", 80).pending.allowed);
+  EXPECT_TRUE(c.ingress("shop/db", "shop/web", 80).allowed());
+  refined.replaces.clear();
+  c.ns("other");
+  c.policy("other/refined").replaces = {"wide"};
+  EXPECT_TRUE(c.ingress("shop/db", "shop/web", 80).pending.allowed);
 }
 
 TEST_F(DecideAudit, TheFirstRuleInOrderIsTheOneNamed) {

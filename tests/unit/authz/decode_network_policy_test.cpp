@@ -171,6 +171,21 @@ TEST(DecodeNetworkPolicy, ChecksMetadata) {
       std::string::npos);
 }
 
+TEST(DecodeNetworkPolicy, ReadsAndChecksReplaces) {
+  const auto with = [](const std::string& value) {
+    return "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, annotations: {postern.dev/replaces: " + value +
+           "}}\n";
+  };
+  EXPECT_EQ(decoded(with("'b, a.b ,b'")).replaces, (std::vector<std::string>{"a.b", "b"}));
+  for (const char* bad : {"''", "'a,'", "Upper", "shop/a", "'a b'"}) {
+    EXPECT_NE(failure(with(bad)).find("p.yaml:3: metadata.annotations[postern.dev/replaces]: Invalid value: "), std::string::npos) << bad;
+  }
+  EXPECT_NE(failure(with("'a,p'"))
+                .find("metadata.annotations[postern.dev/replaces]: Invalid value: \"a,p\": expected other policies: "
+                      "this one cannot replace itself"),
+            std::string::npos);
+}
+
 TEST(DecodeNetworkPolicy, NamesSeveralProblemsAtOnce) {
   const std::string text = failure(with_spec("{ingress: [{ports: [{port: 0}, {port: 70000}]}], policyTypes: [x]}"));
   EXPECT_NE(text.find("ports[0].port"), std::string::npos);

@@ -72,5 +72,22 @@ TEST(Explain, SaysWhyInWords) {
       << text_of(udp);
 }
 
+TEST(Explain, MarksWhatIsReplaced) {
+  ClusterBuilder c;
+  c.ns("shop");
+  c.pod("shop/web", "10.0.0.1");
+  c.policy("shop/wide").ingress = {{}};
+  auto& refined = c.policy("shop/refined");
+  refined.mode = EnforcementMode::audit;
+  refined.replaces = {"wide"};
+  const auto snapshot = c.compile("shop/web");
+  EXPECT_EQ(text_of(explain(*snapshot, PolicyDirection::ingress, c.peer_of(*snapshot, "10.9.0.1"), Port{80})),
+            "ingress: allow: shop/wide ingress[0]\n"
+            "  with the policies that are in audit: deny: the pod is isolated, and no rule matches\n"
+            "  isolated by shop/refined (audit)\n"
+            "  isolated by shop/wide (replaced in audit)\n"
+            "  shop/wide ingress[0] (replaced in audit): anybody: yes; every port: yes  <- matches");
+}
+
 }  // namespace
 }  // namespace postern::test

@@ -177,5 +177,23 @@ TEST(DecodeManifests, WarnsOfWhatTheProxyDoesNotEnforce) {
             "m.yaml:8: spec.egress[0].ports[0]: UDP is not enforced by the proxy, which only sees TCP; a network plugin has to");
 }
 
+TEST(DecodeManifests, WarnsOfReplacesThatReplacesNothing) {
+  const auto warnings = [](const std::string& mode, const std::string& name) {
+    const Manifests manifests =
+        decoded("apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, annotations: {postern.dev/enforcement: " + mode +
+                "}}\n---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: refined, namespace: shop, annotations: "
+                "{postern.dev/replaces: " +
+                name + "}}\n---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: wide, namespace: shop}\n");
+    std::string text;
+    for (const Warning& warning : manifests.warnings) text += warning.text();
+    return text;
+  };
+  const std::string where = "m.yaml:7: metadata.annotations[postern.dev/replaces]: ";
+  EXPECT_EQ(warnings("audit", "wide"), "");
+  EXPECT_EQ(warnings("enforce", "wide"),
+            where + "means something only in audit: with both policies in force they add up; delete \"wide\" for this one to replace it");
+  EXPECT_EQ(warnings("audit", "gone"), where + "there is no NetworkPolicy \"gone\" in namespace \"shop\"");
+}
+
 }  // namespace
 }  // namespace postern

@@ -21,6 +21,7 @@ class RandomCluster {
     for (std::uint32_t i = 0; i < 8; ++i) add_pod(i);
     const auto policies = below(7);
     for (std::uint32_t i = 0; i < policies; ++i) add_policy(i);
+    if (policies > 1 && seed % 2 == 0) add_replaces();
     if (below(5) == 0) c.settings.default_policy = DefaultPolicy::deny;
     if (below(12) == 0) c.settings.audit = true;
     c.settings.node_traffic = std::array{NodeTraffic::probes, NodeTraffic::all, NodeTraffic::none}[below(3)];
@@ -135,6 +136,17 @@ class RandomCluster {
     if (below(4) == 0) policy.mode = below(2) == 0 ? EnforcementMode::audit : EnforcementMode::enforce;
   }
 
+  // Audit policies that replace others, also ones that are in audit and replace some themselves.
+  void add_replaces() {
+    for (auto& [id, policy] : c.view.policies) {
+      if (below(3) != 0) continue;
+      for (const auto& [other, unused] : c.view.policies) {
+        if (other.ns == id.ns && other.name != id.name && below(2) == 0) policy.replaces.push_back(other.name);
+      }
+      if (below(4) != 0) policy.mode = EnforcementMode::audit;
+    }
+  }
+
   std::mt19937 random_;
 };
 
@@ -150,7 +162,7 @@ class PlainReading {
                     (plane == Plane::pending || !(c_.settings.audit || mode_of(self.workload.ns) == EnforcementMode::audit));
     for (const auto& [id, policy] : c_.view.policies) {
       if (policy.ns != self.workload.ns || !matches(policy.pod_selector, self.labels) || !policy.isolates(direction)) continue;
-      if (plane == Plane::enforced && (c_.settings.audit || policy.mode.value_or(mode_of(policy.ns)) == EnforcementMode::audit)) continue;
+      if (plane == Plane::enforced ? in_audit(policy) : replaced(policy)) continue;
       isolated = true;
       for (const PolicyRule& rule : policy.rules(direction)) {
         if (has_peer(policy, rule, peer) && has_port(rule, direction == PolicyDirection::ingress ? &self : pod_of(peer), port, protocol)) {
@@ -162,6 +174,16 @@ class PlainReading {
   }
 
  private:
+  bool in_audit(const NetworkPolicy& policy) const {
+    return c_.settings.audit || policy.mode.value_or(mode_of(policy.ns)) == EnforcementMode::audit;
+  }
+  bool replaced(const NetworkPolicy& policy) const {
+    return std::any_of(c_.view.policies.begin(), c_.view.policies.end(), [&](const auto& entry) {
+      const NetworkPolicy& other = entry.second;
+      const bool names_it = std::find(other.replaces.begin(), other.replaces.end(), policy.name) != other.replaces.end();
+      return other.ns == policy.ns && names_it && in_audit(other);
+    });
+  }
   EnforcementMode mode_of(const std::string& ns) const { return c_.view.namespaces.at(ns).mode.value_or(EnforcementMode::enforce); }
 
   // By identity, or for what goes by address, by address.

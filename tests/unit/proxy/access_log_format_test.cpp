@@ -213,6 +213,20 @@ TEST(AccessLogFormat, AuditPolicyThatWouldAllow) {
                               R"("name":"intruder-too","direction":"ingress","rule_index":0}],"policy.generation")"));
 }
 
+TEST(AccessLogFormat, AReplacedPolicyIsNotAmongThosePending) {
+  Scene scene;
+  auto& refined = scene.cluster.policy("default/refined", labelled({{"app", "backend"}}));
+  refined.mode = EnforcementMode::audit;
+  refined.replaces = {"wide"};
+  scene.cluster.policy("default/wide", labelled({{"app", "backend"}})).ingress = {{}};
+  const std::string line = format_record(denied_record(scene));
+  EXPECT_THAT(line, HasSubstr(R"("verdict":"AUDIT","policy.enforced_verdict":"FORWARDED","policy.enforced":[{"kind":"NetworkPolicy",)"
+                              R"("namespace":"default","name":"wide","direction":"ingress","rule_index":0}],)"
+                              R"("policy.pending_verdict":"DROPPED","policy.pending_basis":"no_rule",)"
+                              R"("policy.pending_isolating":[{"kind":"NetworkPolicy","namespace":"default","name":"backend-allow"},)"
+                              R"({"kind":"NetworkPolicy","namespace":"default","name":"refined"}],"policy.generation")"));
+}
+
 TEST(AccessLogFormat, EveryIsolatingPolicyOfTheDirectionIsNamed) {
   Scene scene;
   scene.cluster.policy("default/default-deny");
