@@ -26,9 +26,10 @@ PODS = {
 ALWAYS = ("topology", "default-deny", "backend-allow", "database-allow", "intruder-egress")
 
 
-def with_audit(manifest):
-    """What `kubectl annotate networkpolicy NAME postern.dev/enforcement=audit` makes of a policy."""
-    return manifest.replace("metadata:\n", "metadata:\n  annotations: {postern.dev/enforcement: audit}\n", 1)
+def in_audit(manifest, replaced):
+    """What `kubectl annotate networkpolicy NAME postern.dev/enforcement=audit postern.dev/replaces=REPLACED` makes of a policy."""
+    annotations = f"{{postern.dev/enforcement: audit, postern.dev/replaces: {replaced}}}"
+    return manifest.replace("metadata:\n", f"metadata:\n  annotations: {annotations}\n", 1)
 
 
 class Application:
@@ -104,16 +105,17 @@ class Application:
             for name in (*ALWAYS, *frontend_policies):
                 text = self._manifest(name)
                 with open(f"{folder}/{name}.yaml", "w", encoding="utf-8") as file:
-                    file.write(with_audit(text) if name in audited else text)
+                    file.write(in_audit(text, audited[name]) if name in audited else text)
         self.policies.replace(write)
 
     def generations(self):
         """Of the policy that every worker of each sidecar has in force."""
         return {pod: sidecar.admin("GET", "/allow-list")[1].get("enforced_generation", 0) for pod, sidecar in self.sidecars.items()}
 
-    def publish(self, *frontend_policies, audited=()):
-        """Replaces the policies in one step: those that always hold, and these. Does not wait."""
-        self._publish_files(frontend_policies, audited)
+    def publish(self, *frontend_policies, audited=None):
+        """Replaces the policies in one step: those that always hold, and these; `audited`: the policies in audit, with what each is
+        to replace. Does not wait."""
+        self._publish_files(frontend_policies, audited or {})
 
     def bound_svid(self, pod, uid=None, authority=None, **how):
         """An SVID of that pod, or of one of the same name and another UID."""

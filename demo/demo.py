@@ -37,7 +37,7 @@ class Walk:
         self.application, self.report = application, report
         self.witness = Witness(application)
 
-    def adopt(self, *policies, audited=(), meanwhile=lambda: None):
+    def adopt(self, *policies, audited=None, meanwhile=lambda: None):
         """Replaces the policies in one step, does something, and waits until every sidecar enforces them."""
         before = self.application.generations()
         self.application.publish(*policies, audited=audited)
@@ -127,22 +127,15 @@ class Walk:
         self.report.table([self.witness.past_the_sidecar(what, 8080, by, *credentials) for what, by, *credentials in tries])
 
     def audit(self):
-        self.report.step("v", "frontend-allow-refined in audit", "A policy in audit decides nothing; where its enforcement would decide otherwise, "
-                         "the record says AUDIT and carries both verdicts. Beside frontend-allow it could only add to what is allowed, as policies "
-                         "do, so what is pending is that ingress-nginx will be let in; it is not let in yet, and the intruder still is.")
-        self.adopt("frontend-allow", "frontend-allow-refined", audited=("frontend-allow-refined",))
+        self.report.step("v", "frontend-allow-refined in audit, beside frontend-allow that it is to replace", "It has the annotations "
+                         "postern.dev/enforcement: audit and postern.dev/replaces: frontend-allow. It decides nothing yet: the intruder still "
+                         "gets through, ingress-nginx does not. The records say AUDIT, and what will happen once the one replaces the other.")
+        self.adopt("frontend-allow", "frontend-allow-refined", audited={"frontend-allow-refined": "frontend-allow"})
         self.report.table([
-            self.witness.attempt("intruder", "frontend", 80, "allowed", f"{INTRUDER_CALLS} + {ALLOWED}"),
+            self.witness.attempt("intruder", "frontend", 80, "allowed", f"{INTRUDER_CALLS} + {ALLOWED}; pending: DROPPED, " +
+                                 nobody_allows("ingress", "default-deny", "frontend-allow-refined")),
             self.witness.attempt("ingress-nginx", "frontend", 80, "refused",
                                  nobody_allows("ingress", "default-deny", "frontend-allow") + f"; pending: FORWARDED, {REFINED}"),
-        ])
-        self.report.remark("With frontend-allow gone, and default-deny in audit too (so policies are introduced where none were): the intruder still "
-                           "gets through, and its record shows the pending denial.")
-        self.adopt("frontend-allow-refined", audited=("frontend-allow-refined", "default-deny"))
-        self.report.table([
-            self.witness.attempt("intruder", "frontend", 80, "allowed", f"{INTRUDER_CALLS} + not_isolated (ingress); pending: DROPPED, " +
-                                 nobody_allows("ingress", "default-deny", "frontend-allow-refined")),
-            self.witness.attempt("ingress-nginx", "frontend", 80, "allowed", f"{INGRESS_CALLS} + not_isolated (ingress)"),
         ])
 
     def both(self):
