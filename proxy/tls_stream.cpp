@@ -81,7 +81,10 @@ Task<HandshakeEnd> TlsStream::handshake(bool server) {
     ERR_clear_error();
     const int result = SSL_do_handshake(ssl_.get());
     const int error = result == 1 ? SSL_ERROR_NONE : SSL_get_error(ssl_.get(), result);
-    if (error == SSL_ERROR_SSL) failure_ = TlsContext::handshake_failure(ssl_.get());
+    if (error == SSL_ERROR_SSL) {
+      truncated_ = ERR_GET_REASON(ERR_peek_last_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING;
+      failure_ = TlsContext::handshake_failure(ssl_.get());
+    }
     if (!flush()) co_return HandshakeEnd::peer_closed;  // after a failure, too: the alert tells the peer why
     if (result == 1) co_return HandshakeEnd::done;
     if (error == SSL_ERROR_SSL) {
