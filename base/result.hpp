@@ -25,9 +25,18 @@ class [[nodiscard]] Result {
   explicit operator bool() const { return state_.index() == 0; }
 
   // REQUIRES: this holds a value.
-  T& value() & { assert(*this); return *std::get_if<0>(&state_); }
-  const T& value() const& { assert(*this); return *std::get_if<0>(&state_); }
-  T&& value() && { assert(*this); return std::move(*std::get_if<0>(&state_)); }
+  T& value() & {
+    assert(*this);
+    return *std::get_if<0>(&state_);
+  }
+  const T& value() const& {
+    assert(*this);
+    return *std::get_if<0>(&state_);
+  }
+  T&& value() && {
+    assert(*this);
+    return std::move(*std::get_if<0>(&state_));
+  }
   T& operator*() & { return value(); }
   const T& operator*() const& { return value(); }
   T&& operator*() && { return std::move(*this).value(); }
@@ -35,7 +44,10 @@ class [[nodiscard]] Result {
   const T* operator->() const { return &value(); }
 
   // REQUIRES: this holds an error.
-  const Error& error() const { assert(!*this); return *std::get_if<1>(&state_); }
+  const Error& error() const {
+    assert(!*this);
+    return *std::get_if<1>(&state_);
+  }
 
  private:
   std::variant<T, Error> state_;
@@ -48,7 +60,10 @@ class [[nodiscard]] Result<void> {
   Result() = default;
   Result(Error error) : error_(std::move(error)), failed_(true) {}
   explicit operator bool() const { return !failed_; }
-  const Error& error() const { assert(failed_); return error_; }
+  const Error& error() const {
+    assert(failed_);
+    return error_;
+  }
 
  private:
   Error error_;

@@ -31,7 +31,7 @@ class ShortText {
  public:
   constexpr ShortText() = default;
   template <class Text>
-    requires std::convertible_to<const Text&, std::string_view>
+  requires std::convertible_to<const Text&, std::string_view>
   constexpr ShortText(const Text& text) {
     const std::string_view view = text;
     size_ = static_cast<std::uint8_t>(std::min(view.size(), capacity));
@@ -52,32 +52,32 @@ struct AccessRecord {
   Direction direction = Direction::inbound;
   std::chrono::system_clock::time_point started;
   std::chrono::nanoseconds duration{0};
-  SocketAddress source;                  // of the connection's TCP peer or the application, as this side sees it
-  SocketAddress destination;             // resolved
-  SocketAddress original_destination;    // as the application dialled it
+  SocketAddress source;                            // of the connection's TCP peer or the application, as this side sees it
+  SocketAddress destination;                       // resolved
+  SocketAddress original_destination;              // as the application dialled it
   std::shared_ptr<const PolicySnapshot> snapshot;  // keeps the next two and the verdict's origins alive
   const Workload* source_workload = nullptr;
   const Workload* destination_workload = nullptr;
-  std::string service;                   // "namespace/name", where a Service was resolved
+  std::string service;                                // "namespace/name", where a Service was resolved
   std::shared_ptr<const PeerIdentity> peer_identity;  // only if cryptographically verified
   std::shared_ptr<const X509Context> own_identity;    // set when TLS was established
   bool plaintext = false;
-  bool identity_by_address = false;      // permissive mode matched a peer set by address
+  bool identity_by_address = false;  // permissive mode matched a peer set by address
   bool tls_established = false;
   bool tls_resumed = false;
-  ShortText<31> tls_version;             // as TlsFacts has them
+  ShortText<31> tls_version;  // as TlsFacts has them
   ShortText<31> tls_cipher;
   ShortText<31> tls_group;
-  std::uint64_t bytes_sent = 0;          // towards the destination
-  std::uint64_t bytes_received = 0;      // from the destination
-  bool decided = false;                  // verdict is meaningful
+  std::uint64_t bytes_sent = 0;      // towards the destination
+  std::uint64_t bytes_received = 0;  // from the destination
+  bool decided = false;              // verdict is meaningful
   Verdict verdict;
-  bool self = false;                     // the pod's own traffic to itself
+  bool self = false;  // the pod's own traffic to itself
   Reason reason = Reason::internal_error;
   ClosedBy closed_by = ClosedBy::proxy;
-  ShortText<95> detail;                  // text that narrows the reason (certificate error, identity error, peer's reason)
+  ShortText<95> detail;  // text that narrows the reason (certificate error, identity error, peer's reason)
   std::optional<std::array<std::uint8_t, 16>> connection_id;  // from the TLS exporter, the same on both sides
-  std::uint32_t stream = 0;              // number on its TLS connection, from 1; 0: no frames
+  std::uint32_t stream = 0;                                   // number on its TLS connection, from 1; 0: no frames
 };
 
 // AUDIT where the pending verdict differs from the enforced one; else FORWARDED where this side's policy allowed it (and the pod's

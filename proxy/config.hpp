@@ -24,8 +24,8 @@ struct Config {
   struct {
     Port inbound{15006};
     Port outbound{15001};
-    Port health{15020};                // /healthz /readyz /metrics /app-probe/<port>
-    std::string admin_socket;          // unix socket; empty: none
+    Port health{15020};        // /healthz /readyz /metrics /app-probe/<port>
+    std::string admin_socket;  // unix socket; empty: none
   } listen;
 
   // X.509-SVID from files (YAML: identity.*), PEM, reloaded when they change.
@@ -55,12 +55,12 @@ struct Config {
   struct {  // YAML: limits.*; 0 means no limit where it says so
     std::chrono::milliseconds handshake_timeout{10'000};
     std::chrono::milliseconds connect_timeout{10'000};
-    std::chrono::milliseconds peek_timeout{2'000};       // deciding TLS or plaintext for an unknown source
-    std::chrono::milliseconds idle_timeout{0};           // 0: off
-    std::chrono::milliseconds max_connection_age{0};     // of live connections once our SVID has expired; 0: off
-    std::uint32_t max_connections = 100'000;             // both directions together
-    std::uint32_t max_handshakes = 1'000;                // under way at the same time
-    std::uint32_t max_connections_per_source = 0;        // inbound; 0: off
+    std::chrono::milliseconds peek_timeout{2'000};    // deciding TLS or plaintext for an unknown source
+    std::chrono::milliseconds idle_timeout{0};        // 0: off
+    std::chrono::milliseconds max_connection_age{0};  // of live connections once our SVID has expired; 0: off
+    std::uint32_t max_connections = 100'000;          // both directions together
+    std::uint32_t max_handshakes = 1'000;             // under way at the same time
+    std::uint32_t max_connections_per_source = 0;     // inbound; 0: off
   } limits;
 
   struct {  // YAML: tcp.*
@@ -69,9 +69,9 @@ struct Config {
     std::uint32_t keepalive_probes = 6;
   } tcp;
 
-  struct {  // YAML: accessLog.*
-    std::string path = "-";            // "-": stdout; empty: none
-    bool at_open = false;              // a record at the opening, too
+  struct {                                // YAML: accessLog.*
+    std::string path = "-";               // "-": stdout; empty: none
+    bool at_open = false;                 // a record at the opening, too
     std::uint32_t queue_records = 8'192;  // per worker; beyond it records are dropped and counted
   } access_log;
 

@@ -192,12 +192,8 @@ Task<HandshakeOutcome> run_handshake(Worker& worker, PeerConnection& peer, Direc
   HandshakeOutcome outcome;
   switch (ended) {
     case HandshakeEnd::done: break;
-    case HandshakeEnd::cancelled:
-      outcome.reason = timed_out ? Reason::handshake_timeout : Reason::policy_changed;
-      break;
-    case HandshakeEnd::peer_closed:
-      outcome = {Reason::handshake_failed, "peer_closed"};
-      break;
+    case HandshakeEnd::cancelled: outcome.reason = timed_out ? Reason::handshake_timeout : Reason::policy_changed; break;
+    case HandshakeEnd::peer_closed: outcome = {Reason::handshake_failed, "peer_closed"}; break;
     case HandshakeEnd::failed: outcome = explain_failure(peer.tls.failure()); break;
   }
   if (outcome.reason != Reason::finished) {

@@ -15,7 +15,8 @@ class ConnectionPool {
   ConnectionPool(EventLoop& loop, const Config& config, WorkerCounters& counters);
   ~ConnectionPool();
 
-  // The one used last for this destination that is still fit: same SVID and bundle (TLS generation), neither SVID past its end, not known dead.
+  // The one used last for this destination that is still fit: same SVID and bundle (TLS generation), neither SVID past its end, not known
+  // dead.
   std::unique_ptr<PeerConnection> take(const SocketAddress& destination, std::uint64_t tls_generation);
   // REQUIRES: its stream ended cleanly in both directions and nothing is left to read. Beyond the bounds the oldest goes.
   void put(std::unique_ptr<PeerConnection> connection);

@@ -59,13 +59,13 @@ struct WorkerCounters {
   std::array<Counter, direction_count> handshakes_active;
   std::array<DurationHistogram, direction_count> handshake_duration;
   DurationHistogram connect_duration;
-  Counter streams_recycled;         // application connections that needed no new TLS connection (outbound)
-  Counter pool_idle;                // idle pooled connections (outbound)
-  Counter accept_pauses;            // accept stopped for lack of descriptors
+  Counter streams_recycled;                // application connections that needed no new TLS connection (outbound)
+  Counter pool_idle;                       // idle pooled connections (outbound)
+  Counter accept_pauses;                   // accept stopped for lack of descriptors
   std::array<Counter, reason_count> shed;  // closed at accept, by reason
-  Counter access_records_dropped;   // written by the access log's thread, too: add_atomically
-  DurationHistogram loop_delay;     // from ready to served
-  Counter policy_generation;        // adopted by this worker
+  Counter access_records_dropped;          // written by the access log's thread, too: add_atomically
+  DurationHistogram loop_delay;            // from ready to served
+  Counter policy_generation;               // adopted by this worker
 };
 
 }  // namespace postern

@@ -54,7 +54,6 @@ bool EventLoop::watch(int fd, Watch& watch) {
   return epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) == 0;
 }
 
-
 void EventLoop::unwatch(int fd) { epoll_ctl(epoll_, EPOLL_CTL_DEL, fd, nullptr); }
 
 void EventLoop::stop() {

@@ -27,7 +27,7 @@ enum class StatusDetail : std::uint8_t {
   identity_unknown = 2,  // the SPIFFE ID is no workload the inbound side knows
   uid_mismatch = 3,      // a pod of that name, but another one
   identity_rejected = 4,
-  timeout = 5,           // the application did not accept in time
+  timeout = 5,  // the application did not accept in time
   descriptors = 6,
 };
 std::string_view name_of(StatusDetail detail);
@@ -48,10 +48,10 @@ std::array<std::uint8_t, frame_header_bytes> frame_header(FrameType type, std::s
 struct FramePiece {
   enum class Kind : std::uint8_t { need_more, frame, data, malformed };
   Kind kind = Kind::need_more;
-  FrameType type = FrameType::data;             // kind == frame
-  std::array<std::uint8_t, 2> payload{};        // kind == frame: what STATUS and RESET carry
-  std::span<const std::uint8_t> data;           // kind == data: within the input
-  const char* error = nullptr;                  // kind == malformed
+  FrameType type = FrameType::data;       // kind == frame
+  std::array<std::uint8_t, 2> payload{};  // kind == frame: what STATUS and RESET carry
+  std::span<const std::uint8_t> data;     // kind == data: within the input
+  const char* error = nullptr;            // kind == malformed
 };
 
 // Reads frames from a byte stream cut anywhere. Holds at most a header and a control payload.

@@ -109,12 +109,12 @@ Task<bool> serve_stream(Worker& worker, PeerConnection& peer, SocketAddress orig
   // Only now does the application learn that somebody called.
   const Connected app = co_await connect_socket(worker, original, stream, Reason::app_unreachable, Reason::app_timeout);
   if (!app.socket) {
-    const StatusDetail detail = app.failed == Reason::app_timeout           ? StatusDetail::timeout
+    const StatusDetail detail = app.failed == Reason::app_timeout             ? StatusDetail::timeout
                                 : app.failed == Reason::descriptors_exhausted ? StatusDetail::descriptors
                                                                               : StatusDetail::none;
-    const StatusCode code = app.failed == Reason::policy_changed           ? StatusCode::denied
+    const StatusCode code = app.failed == Reason::policy_changed          ? StatusCode::denied
                             : app.failed == Reason::descriptors_exhausted ? StatusCode::overloaded
-                                                                           : StatusCode::app_unreachable;
+                                                                          : StatusCode::app_unreachable;
     if (peer.framed) send_status(peer, code, detail);
     record.end(app.failed, app.detail, ClosedBy::destination);
     co_return false;
@@ -181,7 +181,8 @@ bool proof_holds(const PeerConnection& peer) {
 }
 
 // The streams of one mTLS connection between sidecars, one after another.
-Task<void> serve_streams(Worker& worker, std::unique_ptr<PeerConnection> peer, SocketAddress original, std::chrono::steady_clock::time_point accepted) {
+Task<void> serve_streams(Worker& worker, std::unique_ptr<PeerConnection> peer, SocketAddress original,
+                         std::chrono::steady_clock::time_point accepted) {
   bool more = true;
   while (more) {
     const bool first = peer->streams == 0;
@@ -204,8 +205,8 @@ Task<void> serve_streams(Worker& worker, std::unique_ptr<PeerConnection> peer, S
     }
     if (!first && !proof_holds(*peer)) break;  // close_notify without STATUS: nothing was acted on
     ++peer->streams;
-    more = co_await serve_stream(worker, *peer, original, first ? accepted : std::chrono::steady_clock::now()) && worker.config.recycling.enabled &&
-           peer->tls.context().generation() == worker.tls->generation();
+    more = co_await serve_stream(worker, *peer, original, first ? accepted : std::chrono::steady_clock::now()) &&
+           worker.config.recycling.enabled && peer->tls.context().generation() == worker.tls->generation();
   }
   close_gracefully(worker, std::move(peer));
 }

@@ -14,8 +14,8 @@ namespace postern {
 // What a decision depends on, besides the policy.
 struct ConnectionFacts {
   Direction direction = Direction::inbound;
-  IpAddress peer_address;  // of the other pod
-  Port port;               // destination port at the pod
+  IpAddress peer_address;                        // of the other pod
+  Port port;                                     // destination port at the pod
   std::shared_ptr<const PeerIdentity> identity;  // authenticated
   bool tls_under_way = false;                    // no identity yet, but there will be: until then the record at the address counts
 };
@@ -27,7 +27,7 @@ struct Judgement {
   bool decided = false;               // policy was asked: verdict is meaningful
   Verdict verdict;
   const Workload* peer = nullptr;
-  bool identity_by_address = false;   // permissive mode
+  bool identity_by_address = false;  // permissive mode
 };
 
 // Architecture sections 2, 2b and 3. No allocation. A null snapshot refuses: nothing known means refused.

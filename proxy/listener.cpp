@@ -10,7 +10,10 @@
 namespace postern {
 
 Listener::Listener(Worker& worker, Direction direction, int fd)
-    : worker_(worker), direction_(direction), socket_(worker.loop, fd, true), retry_(worker.loop, [this] { worker_.loop.make_ready(*this); }) {
+    : worker_(worker),
+      direction_(direction),
+      socket_(worker.loop, fd, true),
+      retry_(worker.loop, [this] { worker_.loop.make_ready(*this); }) {
   socket_.watch().waiter = this;
   worker_.loop.make_ready(*this);
 }

@@ -35,8 +35,6 @@ void LiveConnections::revoke_all(Reason reason) {
   connections_.for_each([reason](LiveConnection& connection) { connection.revoke(reason); });
 }
 
-void LiveConnections::for_each(const std::function<void(LiveConnection&)>& visit) {
-  connections_.for_each(visit);
-}
+void LiveConnections::for_each(const std::function<void(LiveConnection&)>& visit) { connections_.for_each(visit); }
 
 }  // namespace postern

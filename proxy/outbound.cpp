@@ -57,7 +57,8 @@ Task<Attempt> connect_peer(Outgoing& out, bool framed) {
   }
   const int fd = connected.socket->release();
   connected.socket.reset();
-  auto peer = std::make_unique<PeerConnection>(worker.loop, worker.buffers.gather, fd, true, worker.tls, worker.tls->new_client(to, framed), to);
+  auto peer =
+      std::make_unique<PeerConnection>(worker.loop, worker.buffers.gather, fd, true, worker.tls, worker.tls->new_client(to, framed), to);
   out.stream.waits_on(&peer->tls.socket());
   const HandshakeOutcome outcome = co_await run_handshake(worker, *peer, Direction::outbound);
   out.stream.waits_on(nullptr);
@@ -216,7 +217,8 @@ Judgement judge_peer(Outgoing& out, const PeerConnection& peer) {
 Task<Attempt> reach_endpoint(Outgoing& out, bool framed, bool may_recycle) {
   Worker& worker = out.worker;
   std::unique_ptr<PeerConnection> peer;
-  if (framed && may_recycle && worker.config.recycling.enabled && worker.tls) peer = worker.pool.take(out.destination.address, worker.tls->generation());
+  if (framed && may_recycle && worker.config.recycling.enabled && worker.tls)
+    peer = worker.pool.take(out.destination.address, worker.tls->generation());
   const bool recycled = peer != nullptr;
   if (!recycled) {
     Attempt attempt = co_await connect_peer(out, framed);
@@ -247,7 +249,8 @@ Task<Attempt> reach_endpoint(Outgoing& out, bool framed, bool may_recycle) {
 
 // Frames with a sidecar, or plain SPIFFE mTLS with a server that is marked for it.
 bool speaks_tls(const Destination& destination, bool framed) {
-  if (destination.workload == nullptr || destination.kind == Destination::Kind::self || destination.workload->meshed != framed) return false;
+  if (destination.workload == nullptr || destination.kind == Destination::Kind::self || destination.workload->meshed != framed)
+    return false;
   const Port port = destination.address.port;
   return framed ? destination.workload->intercepts_inbound(port) : destination.workload->mtls_for(port) == MtlsMode::spiffe;
 }
@@ -313,7 +316,8 @@ Task<void> serve_in_plaintext(Outgoing& out) {
       co_return;
     }
   }
-  const Connected peer = co_await connect_socket(worker, out.destination.address, out.stream, Reason::connect_failed, Reason::connect_timeout);
+  const Connected peer =
+      co_await connect_socket(worker, out.destination.address, out.stream, Reason::connect_failed, Reason::connect_timeout);
   if (!peer.socket) {
     out.app.abort();
     out.record.end(peer.failed, peer.detail, ClosedBy::destination);

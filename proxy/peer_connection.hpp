@@ -37,7 +37,7 @@ class PeerConnection {
   std::shared_ptr<const PeerIdentity> identity;  // verified
   TlsFacts facts;
   std::optional<std::array<std::uint8_t, 16>> connection_id;
-  bool framed = false;        // postern/1; else raw bytes
+  bool framed = false;  // postern/1; else raw bytes
   FrameReader reader;
   std::uint32_t streams = 0;  // opened so far
 

@@ -45,7 +45,7 @@ class PlainRelay final : public Relay {
     std::uint64_t& bytes;
     std::optional<PipePool::Pipe> pipe;
     std::size_t in_pipe = 0;
-    bool ended = false;     // FIN read
+    bool ended = false;  // FIN read
     bool fin_sent = false;
   };
   bool pump() override;

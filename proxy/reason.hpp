@@ -21,29 +21,29 @@ enum class Reason : std::uint8_t {
   too_many_handshakes,
   too_many_from_source,
   handshake_timeout,
-  handshake_failed,         // TLS failed before an identity was known
-  certificate_required,     // the peer presented none
-  identity_rejected,        // the certificate or SPIFFE ID is not acceptable (access log: detail)
-  identity_unknown,         // verified, but no such workload (deleted pod, other account, other address)
-  identity_mismatch,        // outbound: somebody else answered
-  svid_missing,             // we have no valid SVID: fail closed
-  alpn_mismatch,            // no common postern/* version
-  stale_record,             // a postern/* ClientHello where plaintext was expected
-  plaintext_refused,        // a meshed address must speak TLS
-  denied,                   // no rule allows it
-  no_policy,                // no policy yet
+  handshake_failed,      // TLS failed before an identity was known
+  certificate_required,  // the peer presented none
+  identity_rejected,     // the certificate or SPIFFE ID is not acceptable (access log: detail)
+  identity_unknown,      // verified, but no such workload (deleted pod, other account, other address)
+  identity_mismatch,     // outbound: somebody else answered
+  svid_missing,          // we have no valid SVID: fail closed
+  alpn_mismatch,         // no common postern/* version
+  stale_record,          // a postern/* ClientHello where plaintext was expected
+  plaintext_refused,     // a meshed address must speak TLS
+  denied,                // no rule allows it
+  no_policy,             // no policy yet
   destination_unknown,
-  no_endpoint,              // a Service without endpoints
-  connect_failed,           // outbound: could not connect to the destination
+  no_endpoint,     // a Service without endpoints
+  connect_failed,  // outbound: could not connect to the destination
   connect_timeout,
-  app_unreachable,          // inbound: the application does not listen
-  app_timeout,              // inbound: the application did not accept in time
-  peer_denied,              // outbound: the inbound side said no
+  app_unreachable,  // inbound: the application does not listen
+  app_timeout,      // inbound: the application did not accept in time
+  peer_denied,      // outbound: the inbound side said no
   peer_overloaded,
-  peer_failed,              // outbound: the inbound side said anything else, or went away before its status
-  protocol_error,           // unknown frame, out of order, too long
+  peer_failed,     // outbound: the inbound side said anything else, or went away before its status
+  protocol_error,  // unknown frame, out of order, too long
   internal_error,
-  count_                    // not a reason
+  count_  // not a reason
 };
 
 // snake_case, as in the enumeration.

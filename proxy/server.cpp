@@ -92,7 +92,8 @@ Result<void> Server::bind_listeners() {
       }
       if (fd < 0) {
         const char* field = each.direction == Direction::inbound ? "listen.inbound" : "listen.outbound";
-        return Error{std::string(field) + ": cannot listen on " + at.text() + ": " + errno_text() + "; is another sidecar running here?", ""};
+        return Error{std::string(field) + ": cannot listen on " + at.text() + ": " + errno_text() + "; is another sidecar running here?",
+                     ""};
       }
       unit->listeners.push_back(std::make_unique<Listener>(unit->worker, each.direction, fd));
     }
@@ -189,7 +190,8 @@ void Server::read_identity() {
   if (!*read) {
     identity_rejected_.fetch_add(1);
     const std::string text = read->error().text();
-    log_.error("identity_rejected", {{"error", text}, {"kept", identity() ? "the last good SVID" : "none: no mTLS connection is possible"}});
+    log_.error("identity_rejected",
+               {{"error", text}, {"kept", identity() ? "the last good SVID" : "none: no mTLS connection is possible"}});
     const std::lock_guard lock(mutex_);
     identity_error_ = text;
     return;

@@ -14,9 +14,7 @@ namespace {
 
 namespace json = boost::json;
 
-double unix_seconds(std::chrono::system_clock::time_point at) {
-  return std::chrono::duration<double>(at.time_since_epoch()).count();
-}
+double unix_seconds(std::chrono::system_clock::time_point at) { return std::chrono::duration<double>(at.time_since_epoch()).count(); }
 
 std::string port_text(const PolicyPort& port) {
   std::string text(name_of(port.protocol));
@@ -75,7 +73,8 @@ Readiness Server::readiness() {
 }
 
 bool Server::may_scrape(const IpAddress& source) {
-  return judge(snapshot().get(), ConnectionFacts{Direction::inbound, source, admin_ ? admin_->health_port() : config_.listen.health, nullptr, false})
+  return judge(snapshot().get(),
+               ConnectionFacts{Direction::inbound, source, admin_ ? admin_->health_port() : config_.listen.health, nullptr, false})
       .allowed;
 }
 

@@ -109,17 +109,14 @@ IoResult TlsStream::read(std::span<std::uint8_t> into) {
 
 IoResult TlsStream::failed_read(int result) {
   switch (SSL_get_error(ssl_.get(), result)) {
-    case SSL_ERROR_WANT_READ:
-      return {IoStatus::would_block, 0};
-    case SSL_ERROR_ZERO_RETURN:
-      return {IoStatus::end, 0};
+    case SSL_ERROR_WANT_READ: return {IoStatus::would_block, 0};
+    case SSL_ERROR_ZERO_RETURN: return {IoStatus::end, 0};
     case SSL_ERROR_SSL:
       // An alert after the handshake is how a client first hears that the server refused its certificate (RFC 8446 section 2).
       truncated_ = ERR_GET_REASON(ERR_peek_last_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING;
       if (!truncated_) failure_ = TlsContext::handshake_failure(ssl_.get());
       return {IoStatus::reset, 0};
-    default:
-      return {IoStatus::reset, 0};
+    default: return {IoStatus::reset, 0};
   }
 }
 

@@ -43,7 +43,8 @@ class TlsStream {
 
   // Never wait. `end`: close_notify. `reset`: anything else that ends a stream (TCP end without close_notify sets truncated()).
   IoResult read(std::span<std::uint8_t> into);
-  // Encrypts into the gather buffer; everything is taken. REQUIRES: can_write(), from.size() <= frame_bytes_max. False: the TLS state is broken.
+  // Encrypts into the gather buffer; everything is taken. REQUIRES: can_write(), from.size() <= frame_bytes_max. False: the TLS state is
+  // broken.
   bool write(std::span<const std::uint8_t> from);
   // Sends what was gathered. What the socket does not take is kept here until it does. False: reset.
   bool flush();

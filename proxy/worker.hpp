@@ -67,12 +67,12 @@ class Worker {
   LiveConnections live;
   ConnectionPool pool;
   IntrusiveList<IdleInbound> idle_inbound;
-  std::shared_ptr<const PolicySnapshot> snapshot;      // null: no policy yet
-  std::shared_ptr<const TlsContext> tls;               // null: no SVID yet
+  std::shared_ptr<const PolicySnapshot> snapshot;  // null: no policy yet
+  std::shared_ptr<const TlsContext> tls;           // null: no SVID yet
   std::shared_ptr<const X509Context> identity;
-  std::uint32_t pick = 0;                              // turns through a Service's endpoints
-  std::uint32_t handshakes = 0;                        // under way
-  std::uint32_t lingering = 0;                         // being closed gracefully
+  std::uint32_t pick = 0;        // turns through a Service's endpoints
+  std::uint32_t handshakes = 0;  // under way
+  std::uint32_t lingering = 0;   // being closed gracefully
 
  private:
   friend class Admission;

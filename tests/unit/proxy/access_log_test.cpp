@@ -314,7 +314,7 @@ TEST_F(AccessLogTest, APipeThatNobodyReadsIsRefusedAtTheStart) {
 
 // Standard output is a blocking pipe that others may write to, as in a container with 2>&1.
 TEST_F(AccessLogTest, StandardOutputThatBlocks) {
-  config_.access_log.path = "-";
+  config_.access_log.path = std::string("-");
   std::array<int, 2> ends{};
   ASSERT_EQ(::pipe2(ends.data(), O_CLOEXEC), 0);
   const int saved = ::dup(STDOUT_FILENO);
