@@ -18,7 +18,7 @@ programs() {
 }
 
 # Every hand-over between threads is in proxy/, and base/ is what it is made of.
-tsan_targets() { echo unit_proxy unit_base; }
+tsan_targets() { echo unit_proxy unit_base postern-proxy; }
 
 fuzz_targets() {
   local source
