@@ -1,7 +1,6 @@
 #include "proxy/frames.hpp"
 
 #include <algorithm>
-#include <cstring>
 
 namespace postern {
 
@@ -81,7 +80,7 @@ FramePiece FrameReader::next(std::span<const std::uint8_t>& input) {
     }
     const auto hold_up_to = [&](std::size_t want) {
       const std::size_t take = std::min(want - std::min(want, held_), input.size());
-      std::memcpy(held_bytes_.data() + held_, input.data(), take);
+      std::copy_n(input.begin(), take, held_bytes_.begin() + static_cast<std::ptrdiff_t>(held_));
       held_ += take;
       input = input.subspan(take);
       return held_ >= want;
