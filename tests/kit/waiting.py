@@ -4,10 +4,14 @@ import os
 import time
 
 
+def sanitized():
+    """Whether the programs under test have sanitizers: slower, and with memory of their own."""
+    return os.path.basename(os.environ.get("POSTERN_BUILD", "")) in ("asan", "tsan")
+
+
 def patience(seconds):
     """A deadline that fits the programs under test: those with sanitizers are several times slower."""
-    tree = os.path.basename(os.environ.get("POSTERN_BUILD", ""))
-    return seconds * (4 if tree in ("asan", "tsan") else 1)
+    return seconds * (4 if sanitized() else 1)
 
 
 def wait_until(condition, deadline=10.0, what="", interval=0.02):
