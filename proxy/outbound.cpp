@@ -90,8 +90,8 @@ IoStatus send_early(Outgoing& out, PeerConnection& peer) {
   return sent ? IoStatus::ok : IoStatus::end;
 }
 
-// OPEN, and the early data there is, in one piece.
-bool send_open(Outgoing& out, PeerConnection& peer) {
+// OPEN, and the early data there is, in one piece. `reset`: the application did; `end`: the peer is gone, and nothing went out.
+IoStatus send_open(Outgoing& out, PeerConnection& peer) {
   const auto open = frame_header(FrameType::open, 0);
   std::vector<std::uint8_t>& buffer = out.worker.buffers.frame;
   std::copy(open.begin(), open.end(), buffer.begin());
@@ -99,7 +99,7 @@ bool send_open(Outgoing& out, PeerConnection& peer) {
   if (out.early.size() < early_data_max && out.app.watch().readable) {
     const std::span<std::uint8_t> room = std::span(out.worker.buffers.plain).first(early_data_max - out.early.size());
     const IoResult got = out.app.read(room);
-    if (got.status == IoStatus::reset) return false;
+    if (got.status == IoStatus::reset) return IoStatus::reset;
     out.early.insert(out.early.end(), room.begin(), room.begin() + static_cast<std::ptrdiff_t>(got.bytes));
   }
   if (!out.early.empty()) {
@@ -109,7 +109,7 @@ bool send_open(Outgoing& out, PeerConnection& peer) {
     std::copy(out.early.begin(), out.early.end(), buffer.begin() + static_cast<std::ptrdiff_t>(used));
     used += out.early.size();
   }
-  return peer.tls.write(std::span(buffer).first(used)) && peer.tls.flush();
+  return peer.tls.write(std::span(buffer).first(used)) && peer.tls.flush() ? IoStatus::ok : IoStatus::end;
 }
 
 Attempt read_status(const FramePiece& piece) {
@@ -133,7 +133,14 @@ Task<Attempt> open_stream(Outgoing& out, std::unique_ptr<PeerConnection> peer) {
   const bool recycled = peer->streams > 0;
   ++peer->streams;
   out.record.set_peer(*peer);
-  if (!send_open(out, *peer)) co_return failed(Reason::reset, {});
+  const IoStatus opened = send_open(out, *peer);
+  if (opened == IoStatus::reset) co_return failed(Reason::reset);
+  if (opened != IoStatus::ok) {
+    // The connection was lost before the kernel took one byte of OPEN: nobody can have acted on it.
+    Attempt attempt = failed(Reason::peer_failed, "reset");
+    if (recycled) attempt.kind = Attempt::Kind::try_again;
+    co_return attempt;
+  }
   Socket& socket = peer->tls.socket();
   bool late = false;
   Timer deadline(out.worker.loop, [&socket, &late] {
