@@ -198,12 +198,12 @@ class ChangeTest(PolicyCase):
 
     def test_a_pooled_connection_is_not_used_after_the_change(self):
         self.publish(policy("api-allow", app="api", ingress=[allow(app="web")]))
-        first, _ = self.allowed(self.web)
-        again, _ = self.allowed(self.web)
-        self.assertEqual((again["connection.id"], again["connection.stream"]), (first["connection.id"], first["connection.stream"] + 1))
+        # Two workers, a pool each: of three connections one at least is recycled.
+        before = [self.allowed(self.web)[0]["connection.id"] for _ in range(3)]
+        self.assertLess(len(set(before)), 3)
         self.publish(policy("api-allow", app="api", ingress=[allow(app="other")]))
         out, _ = self.denied(self.web)
-        self.assertNotEqual(out["connection.id"], first["connection.id"])
+        self.assertNotIn(out["connection.id"], before)
 
     def test_a_deleted_policy_no_longer_isolates(self):
         self.publish(policy("api-allow", app="api", ingress=[allow(app="web")]))
