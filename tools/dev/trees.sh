@@ -27,7 +27,7 @@ fuzz_targets() {
   done
 }
 
-cpp_sources() { find base authz certs proxy control cli tests -name '*.[ch]pp' -print0 | sort -z; }
+cpp_sources() { git ls-files -z --cached --others --exclude-standard '*.cpp' '*.hpp' | sort -z; }
 
 cached() { sed -n "s/^$2:[A-Z]*=//p" "build/$1/CMakeCache.txt"; }
 
