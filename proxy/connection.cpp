@@ -229,6 +229,8 @@ Task<void> linger(Worker& worker, std::unique_ptr<PeerConnection> peer) {
     if (got.status != IoStatus::would_block) break;
     co_await until_ready(socket.watch());
   }
+  // A peer whose application does not read has RESET waiting behind bytes that nobody takes: TCP's own reset does not wait.
+  if (socket.watch().cancelled && peer->aborted) socket.abort();
   deadline.reset();  // it names the socket
   --worker.lingering;
   peer.reset();

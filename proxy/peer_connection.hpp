@@ -40,6 +40,7 @@ class PeerConnection {
   bool framed = false;  // postern/1; else raw bytes
   FrameReader reader;
   std::uint32_t streams = 0;  // opened so far
+  bool aborted = false;       // RESET was sent: nothing that is still on its way matters
 
  private:
   std::vector<std::uint8_t> kept_;

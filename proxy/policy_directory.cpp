@@ -71,17 +71,25 @@ void PolicyDirectory::drain() {
 
 std::optional<Result<std::shared_ptr<const PolicySnapshot>>> PolicyDirectory::read() {
   watch();
-  std::error_code error;
-  // Resolved once: a link swapped while we read does not mix two states.
-  const std::string folder = std::filesystem::canonical(path_, error);
-  if (error) return Error{"policyDir cannot be read: " + error.message() + "; create it, or name another one", path_};
-  std::string now = fingerprint(folder);
-  if (now == seen_) return std::nullopt;
-  seen_ = std::move(now);
+  // Resolved once: a link swapped while we read does not mix two states. Whoever swaps it deletes the old state next, and a state that is
+  // half deleted would look like one with fewer policies: what was read counts only if it still stood there, unchanged, afterwards.
+  constexpr int attempts = 20;
+  std::optional<Result<std::vector<Document>>> documents;
+  for (int attempt = 0; attempt < attempts && !documents; ++attempt) {
+    std::error_code error;
+    const std::string folder = std::filesystem::canonical(path_, error);
+    if (error) return Error{"policyDir cannot be read: " + error.message() + "; create it, or name another one", path_};
+    std::string before = fingerprint(folder);
+    if (before == seen_) return std::nullopt;
+    auto read = read_documents(folder, limits);
+    if (std::filesystem::canonical(path_, error) != folder || error || fingerprint(folder) != before) continue;
+    seen_ = std::move(before);
+    documents = std::move(read);
+  }
+  if (!documents) return Error{"policyDir changed each time while it was read; replace it by swapping a symbolic link", path_};
 
-  const auto documents = read_documents(folder, limits);
-  if (!documents) return documents.error();
-  auto manifests = decode_manifests(*documents);
+  if (!*documents) return documents->error();
+  auto manifests = decode_manifests(**documents);
   if (!manifests) return manifests.error();
   auto snapshot = compile(manifests->cluster, self_, settings_, generation_ + 1, std::chrono::system_clock::now());
   if (!snapshot) return snapshot.error();

@@ -277,6 +277,7 @@ void TlsRelay::abort_ends() {
     // Behind bytes that the peer does not take now, RESET would wait for them: TCP's own reset does not.
     if (!peer_.tls.can_write()) return peer_.tls.socket().abort();
     peer_.send_control(FrameType::reset, payload);
+    peer_.aborted = true;
   } else {
     peer_.tls.socket().abort();
   }

@@ -9,7 +9,7 @@ import time
 import unittest
 
 from kit.apps import (Server, Thread, descriptors, echo, ending, exchange, fill, hangs_up, receive_data, receive_exactly, reset, resident_kb,
-                      send_data, sockets_of)
+                      send_data, sockets_of, unsent)
 from kit.mesh import Mesh, deny
 from kit.waiting import patience, sanitized, wait_until
 
@@ -331,6 +331,32 @@ class ResetTest(PathCase):
                     reset(ends[who])
                     self.assertTrue(hangs_up(ends[1 - who], 5), "the reader has not heard of it")
                     self.assertEqual(ending(ends[1 - who]), "reset")
+                    self.closes(route, port, "reset")
+        self.on_routes(ROUTES, check)
+
+    def test_by_a_sender_whose_bytes_are_under_way(self):
+        """Its sidecar has sent them on, and could send more: they wait at the reader's."""
+        def taken(s, steps):
+            """How many of the steps the sidecar takes without the reader's doing anything."""
+            for step in range(steps):
+                s.sendall(bytes(1 << 18))
+                try:
+                    wait_until(lambda: unsent(s) == 0, 0.5, "taken")
+                except TimeoutError:
+                    return step
+            return steps
+
+        def check(route):
+            for who in (0, 1):
+                with self.subTest(reset_by=("client", "server")[who]):
+                    *ends, _ = self.pair(route)
+                    room = taken(ends[who], 1000)
+                    for end in ends:
+                        reset(end)
+                    *ends, port = self.pair(route)
+                    taken(ends[who], room // 3)
+                    reset(ends[who])
+                    self.assertTrue(hangs_up(ends[1 - who], 5), "the reader has not heard of it")
                     self.closes(route, port, "reset")
         self.on_routes(ROUTES, check)
 

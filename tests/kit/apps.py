@@ -6,11 +6,13 @@ says what happens at each of them.
 
 import contextlib
 import ctypes
+import fcntl
 import hashlib
 import os
 import select
 import socket
 import struct
+import termios
 import threading
 import time
 
@@ -110,6 +112,11 @@ def fill(s, quiet=0.5):
             time.sleep(0.01)
     s.settimeout(patience(10.0))
     return sent
+
+
+def unsent(s):
+    """How many bytes the other end's kernel has not acknowledged yet (tcp(7), SIOCOUTQ)."""
+    return struct.unpack("i", fcntl.ioctl(s, termios.TIOCOUTQ, bytes(4)))[0]
 
 
 def reset(s):

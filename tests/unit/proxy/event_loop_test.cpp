@@ -11,6 +11,7 @@
 namespace postern {
 namespace {
 
+using std::chrono::microseconds;
 using std::chrono::milliseconds;
 using test::run_until;
 using test::TestEnd;
@@ -139,11 +140,15 @@ TEST_F(EventLoopTest, ACancelledTimerDoesNotFireWhereverItStandsInTheHeap) {
   for (int victim = 0; victim < 20; ++victim) {
     std::vector<int> order;
     std::vector<std::unique_ptr<Timer>> timers;
-    for (int i = 0; i < 20; ++i) {
-      const int after = i * 7 % 20;
-      timers.push_back(std::make_unique<Timer>(loop, [&order, after] { order.push_back(after); }));
-      timers.back()->arm(std::chrono::microseconds(100 * after));
-    }
+    const auto after = [](int i) { return i * 7 % 20; };
+    for (int i = 0; i < 20; ++i) timers.push_back(std::make_unique<Timer>(loop, [&order, i, &after] { order.push_back(after(i)); }));
+    // Each deadline counts from its own arm(): a thread that is put aside between two of them would change their order.
+    const auto step = microseconds(100);
+    std::chrono::steady_clock::time_point began;
+    do {
+      began = std::chrono::steady_clock::now();
+      for (int i = 0; i < 20; ++i) timers[static_cast<std::size_t>(i)]->arm(step * after(i));
+    } while (std::chrono::steady_clock::now() - began >= step);
     timers[static_cast<std::size_t>(victim)]->cancel();
     EXPECT_FALSE(timers[static_cast<std::size_t>(victim)]->armed());
     EXPECT_TRUE(run_until(loop, [&] { return order.size() == 19; }));

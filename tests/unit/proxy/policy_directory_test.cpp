@@ -5,7 +5,10 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <chrono>
 #include <filesystem>
+#include <thread>
 
 #include "tests/kit/test_authority.hpp"
 
@@ -96,6 +99,38 @@ TEST_F(PolicyDirectoryTest, ALinkSwappedInOneStep) {
   fs::remove(root / "two/deny.yaml");
   EXPECT_TRUE(announced(*directory));
   EXPECT_FALSE(isolated(***directory->read()));
+}
+
+// Kubernetes' atomic writer swaps a link and then deletes what it pointed to, file by file: half of a state must never count as one.
+TEST_F(PolicyDirectoryTest, AStateThatIsBeingDeletedDoesNotCount) {
+  constexpr int rounds = 2000;
+  const auto publish = [this](int round) {
+    const std::string state = "state" + std::to_string(round);
+    fs::create_directory(root / state);
+    write(state + "/world.yaml", world);
+    write(state + "/deny.yaml", deny);
+    fs::create_directory_symlink(root / state, root / "next");
+    fs::rename(root / "next", root / "link");
+    const fs::path old = root / ("state" + std::to_string(round - 1));
+    fs::remove(old / "deny.yaml");
+    std::this_thread::sleep_for(std::chrono::microseconds(200));  // put aside in the middle, as a busy machine does it
+    fs::remove_all(old);
+  };
+  publish(0);
+  const auto directory = open("link");
+  std::atomic<bool> done = false;
+  std::jthread publisher([&] {
+    for (int round = 1; round < rounds; ++round) publish(round);
+    done = true;
+  });
+  int states = 0;
+  while (!done) {
+    const auto read = directory->read();
+    if (!read || !*read) continue;  // nothing new, or an error: the last good state stays
+    ++states;
+    ASSERT_TRUE(isolated(***read)) << "a state without its policy, after " << states;
+  }
+  EXPECT_GE(states, 5);
 }
 
 TEST_F(PolicyDirectoryTest, ABadStateIsAnErrorOnceAndAGoodOneCountsAgain) {
