@@ -89,6 +89,37 @@ struct Service {
   bool operator==(const Service&) const = default;
 };
 
+// One endpoint of an EndpointSlice (discovery.k8s.io/v1).
+struct SliceEndpoint {
+  std::vector<IpAddress> addresses;
+  bool ready = true;         // conditions; absent means true
+  bool serving = true;       // also while it terminates
+  bool terminating = false;
+  std::string node_name;
+  std::optional<ObjectKey> pod;  // targetRef, where it is a Pod
+
+  bool operator==(const SliceEndpoint&) const = default;
+};
+
+// ports[] of an EndpointSlice: `name` is the Service port's.
+struct SlicePort {
+  std::string name;
+  Protocol protocol = Protocol::tcp;
+  Port port;
+
+  bool operator==(const SlicePort&) const = default;
+};
+
+struct EndpointSlice {
+  std::string ns;
+  std::string name;
+  std::string service;  // label kubernetes.io/service-name; empty: of no Service
+  std::vector<SlicePort> ports;
+  std::vector<SliceEndpoint> endpoints;
+
+  bool operator==(const EndpointSlice&) const = default;
+};
+
 struct ClusterNode {
   std::string name;
   std::vector<IpAddress> addresses;  // status.addresses of type InternalIP and ExternalIP
@@ -102,6 +133,7 @@ struct ClusterView {
   std::map<ObjectKey, Pod> pods;
   std::map<ObjectKey, NetworkPolicy> policies;
   std::map<ObjectKey, Service> services;
+  std::map<ObjectKey, EndpointSlice> endpoint_slices;
   std::map<std::string, ClusterNode> nodes;
 
   bool operator==(const ClusterView&) const = default;

@@ -36,12 +36,6 @@ struct MeshSettings {
   bool operator==(const MeshSettings&) const = default;
 };
 
-// One address and port that a Service resolves to.
-struct ServiceEndpoint {
-  SocketAddress address;
-  const Workload* workload = nullptr;  // null: an endpoint that is no pod
-};
-
 struct Destination {
   enum class Kind : std::uint8_t {
     self,        // this pod, by its own address or through a Service

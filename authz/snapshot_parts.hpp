@@ -1,0 +1,64 @@
+// SnapshotParts: what a PolicySnapshot is put together from when it comes over the control plane's stream, a part at a time.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "authz/allow_list.hpp"
+#include "authz/cluster.hpp"
+#include "authz/service_record.hpp"
+#include "authz/snapshot.hpp"
+#include "base/result.hpp"
+
+namespace postern {
+
+// A workload record as it travels: without labels, which only the control plane needs.
+struct PodRecord {
+  Workload workload;  // `mtls` is resolved: the pod's, else its namespace's, else the mesh's
+  std::string node_name;
+  bool terminating = false;
+
+  bool operator==(const PodRecord&) const = default;
+};
+
+// A peer set as it travels. Where its podSelector is empty it is a predicate, whole namespaces by name, and has no members: their pods
+// are looked up when they call or are called.
+struct PeerSetRecord {
+  LabelSelector namespaces;
+  LabelSelector pods;
+  bool whole_namespaces = false;
+  std::vector<std::string> namespace_names;  // only where whole_namespaces; sorted
+  std::vector<WorkloadKey> members;          // only where not; sorted
+
+  bool operator==(const PeerSetRecord&) const = default;
+};
+
+// The rules of one workload; `peer_sets` names the sets that the rules' PeerSetRef index, and list.peer_sets is empty.
+struct AllowListRecord {
+  AllowList list;
+  std::vector<std::string> peer_sets;
+
+  bool operator==(const AllowListRecord& other) const = default;
+};
+
+// The mesh's settings as one sidecar needs them: settings.node_addresses are those of its own node.
+struct SnapshotParts {
+  WorkloadKey self;
+  MeshSettings settings;
+  AllowListRecord allow_list;
+  std::map<std::string, PeerSetRecord> peer_sets;  // by the name that AllowListRecord uses
+  std::map<WorkloadKey, PodRecord> pods;           // self, and all members, endpoints and looked-up peers
+  std::map<ObjectKey, ServiceRecord> services;
+  std::vector<IpAddress> nodes;  // addresses of the cluster's nodes that are known; NodePorts are resolved there
+};
+
+// Puts a snapshot together. Fails, naming what is missing, when `self` is not among the pods or a rule names a peer set that is not
+// there: half a state is never enforced. A member without a record is nobody's address yet, and is left out.
+Result<std::shared_ptr<const PolicySnapshot>> assemble(const SnapshotParts& parts, std::uint64_t generation,
+                                                       std::chrono::system_clock::time_point made_at);
+
+}  // namespace postern

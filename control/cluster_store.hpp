@@ -1,0 +1,61 @@
+// ClusterStore: folds watch events into a ClusterView and says what each of them changed. It depends on the current state, never on the order
+// of events: whatever the order, split or repetition, the same last state of every object gives an equal view.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "authz/cluster.hpp"
+#include "authz/stream_messages.hpp"
+#include "control/watch_event.hpp"
+
+namespace postern {
+
+// What events changed since the last take_changes(): keys, before and after are for the reader to look up and to remember.
+struct Changes {
+  std::set<ObjectKey> pods;
+  std::set<std::string> namespaces;
+  std::set<ObjectKey> policies;
+  std::set<ObjectKey> services;  // by themselves or by their EndpointSlices
+  std::set<std::string> nodes;
+  bool settings = false;
+
+  bool empty() const;
+};
+
+class ClusterStore {
+ public:
+  // An event that changes nothing that we use (another resourceVersion alone) leaves no trace but the version.
+  void apply(WatchEvent event);
+  Changes take_changes();
+
+  const ClusterView& view() const { return view_; }
+  const MeshConfig& mesh() const { return mesh_; }
+  // Whether every kind has been listed once: before that nothing may be published.
+  bool synced() const;
+  // The history that the view contains (what it was made from), and the one it has seen (also where nothing of ours happened).
+  // `epoch`: the identity of the store: the UID of the namespace kube-system and the mesh's own epoch.
+  Mark mark() const;
+  bool has_seen(const Mark& mark) const;  // another epoch: true, and the caller logs it
+  void set_store_uid(std::string uid);
+
+ private:
+  struct Kind {
+    std::uint64_t mark = 0;  // the largest version of an object or deletion
+    std::uint64_t seen = 0;  // also of lists and bookmarks
+    bool listed = false;
+    std::optional<std::set<ObjectKey>> relisting;  // applied since relist_began
+  };
+
+  ClusterView view_;
+  MeshConfig mesh_;
+  std::string store_uid_;
+  std::array<Kind, watched_kinds.size()> kinds_;
+  Changes changes_;
+};
+
+}  // namespace postern

@@ -1,0 +1,76 @@
+// Publisher: turns the cluster's state into resources and tells each subscription which of its own changed. Incremental: an event costs
+// what it can affect. One thread.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "authz/resource.hpp"
+#include "control/cluster_store.hpp"
+
+namespace postern {
+
+// The scope of one workload: its own allow list, the peer sets it names, their members' records, the Services that lead to them, and
+// what it looked up. A subscription's owner asks for what changed when told to; what it never asks for costs nothing.
+class Subscription {
+ public:
+  virtual ~Subscription() = default;  // unsubscribes
+
+  // What there is now and `held` (name -> hash) does not have or has otherwise, and the names it should no longer have.
+  struct Difference {
+    std::vector<ResourcePtr> resources;
+    std::vector<std::string> removed;
+    bool empty() const { return resources.empty() && removed.empty(); }
+  };
+  virtual Difference difference(const std::map<std::string, std::string>& held) = 0;
+  // Narrower: only the names that changed since the last call of either.
+  virtual Difference changes(const std::map<std::string, std::string>& held) = 0;
+  // Brings what is at the address into the scope (a pod; or a Service with its endpoints' pods; or a node). False: nothing known.
+  virtual bool look_up(const IpAddress& address) = 0;
+  virtual void forget(const std::string& name) = 0;  // a resource that look_up brought
+};
+
+class Publisher {
+ public:
+  // REQUIRES: `store` outlives this.
+  explicit Publisher(ClusterStore& store);
+  ~Publisher();
+  Publisher(const Publisher&) = delete;
+  Publisher& operator=(const Publisher&) = delete;
+
+  // Takes the store's changes, recompiles what they affect, and calls on_change of the subscriptions whose resources changed (at most once
+  // each). Nothing before the store is synced. REQUIRES: called after events, when it has been quiet for a few milliseconds (or at the bound).
+  void flush();
+
+  // Nothing when there is no such pod with that UID, it has ended, or nothing is published yet. `on_change` is called from flush();
+  // when the pod goes away it is called with gone = true, once.
+  std::unique_ptr<Subscription> subscribe(const WorkloadKey& self, const std::string& uid, std::function<void(bool gone)> on_change);
+
+  // The names of the resources that a policy compiles to for a pod it selects: its allow list and the peer sets of its rules, with their
+  // hashes as they are now. A sidecar that acknowledged these enforces the policy as it is now.
+  std::map<std::string, std::string> resources_of(const WorkloadKey& pod);
+  // The pods that a policy selects now, by key.
+  std::vector<WorkloadKey> selected_by(const ObjectKey& policy) const;
+
+  struct Stats {
+    std::size_t subscriptions = 0;
+    std::size_t peer_sets = 0;
+    std::size_t allow_lists = 0;  // distinct ones: pods that the same policies select share one
+    std::uint64_t flushes = 0;
+    std::uint64_t recompiled = 0;  // allow lists and peer sets made anew so far
+  };
+  Stats stats() const;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace postern
