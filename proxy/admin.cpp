@@ -3,8 +3,8 @@
 #include <optional>
 #include <utility>
 
-#include "proxy/admin_http.hpp"
-#include "proxy/admin_listen.hpp"
+#include "base/http_service.hpp"
+#include "base/listening_socket.hpp"
 #include "proxy/admin_routes.hpp"
 
 namespace postern {
@@ -30,11 +30,11 @@ Result<std::unique_ptr<AdminServer>> AdminServer::start(const Config& config, Ad
   auto state = std::make_unique<State>(AdminSources{backend, std::move(counters), log});
   const AdminSources& sources = state->sources;
 
-  auto health_socket = listen_on_port(config.listen.health);
+  auto health_socket = listen_on_port(config.listen.health, "listen.health");
   if (!health_socket) return health_socket.error();
   state->health_port = health_socket->port();
   if (!config.listen.admin_socket.empty()) {
-    auto admin_socket = listen_on_path(config.listen.admin_socket);
+    auto admin_socket = listen_on_path(config.listen.admin_socket, "listen.adminSocket");
     if (!admin_socket) return admin_socket.error();
     state->socket_file.emplace(config.listen.admin_socket);
     auto admin = [&sources](HttpRequest request) -> boost::asio::awaitable<HttpAnswer> { co_return answer_admin(sources, request); };

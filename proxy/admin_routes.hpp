@@ -6,7 +6,7 @@
 
 #include "base/log.hpp"
 #include "proxy/admin.hpp"
-#include "proxy/admin_http.hpp"
+#include "base/http_service.hpp"
 
 namespace postern {
 

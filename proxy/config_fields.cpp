@@ -1,6 +1,7 @@
 #include "proxy/config_fields.hpp"
 
-#include "proxy/config_values.hpp"
+#include "authz/mesh_names.hpp"
+#include "base/config_values.hpp"
 
 namespace postern {
 namespace {
@@ -15,20 +16,12 @@ using Seconds = Duration<seconds, Zero::refused>;
 template <std::uint32_t min, std::uint32_t max>
 using Number = Count<std::uint32_t, min, max>;
 
-// `Access` is a captureless lambda that yields the field of a (const) Config.
 template <class Value, class Access>
-ConfigField field(std::string_view path, Access, std::string_view doc) {
-  return {path, Value::describe(), doc,
-          [](const Node& node, Config& config) -> Result<void> {
-            auto value = Value::read(node);
-            if (!value) return value.error();
-            Access{}(config) = *std::move(value);
-            return {};
-          },
-          [](const Config& config) { return Value::print(Access{}(config)); }};
+ConfigField<Config> field(std::string_view path, Access access, std::string_view doc) {
+  return config_field<Config, Value>(path, access, doc);
 }
 
-std::vector<ConfigField> make_fields() {
+std::vector<ConfigField<Config>> make_fields() {
   return {
       field<ObjectName>(
           "workload.namespace", [](auto& c) -> auto& { return c.workload.ns; }, "Namespace of the pod."),
@@ -64,13 +57,13 @@ std::vector<ConfigField> make_fields() {
       field<TrustDomainName>(
           "mesh.trustDomain", [](auto& c) -> auto& { return c.mesh.trust_domain; },
           "Trust domain of the mesh; required with identity or policyDir."),
-      field<Choice<default_policies>>(
+      field<Choice<default_policy_names>>(
           "mesh.defaultPolicy", [](auto& c) -> auto& { return c.mesh.default_policy; },
           "What holds for a pod that no policy selects: open as in Kubernetes, or denied."),
-      field<Choice<node_traffics>>(
+      field<Choice<node_traffic_names>>(
           "mesh.nodeTraffic", [](auto& c) -> auto& { return c.mesh.node_traffic; },
           "What the pod's own node may reach: the ports of probes and lifecycle hooks, everything, or nothing."),
-      field<Choice<mtls_modes>>(
+      field<Choice<mtls_mode_names>>(
           "mesh.mtls", [](auto& c) -> auto& { return c.mesh.mtls; },
           "strict: plaintext never counts as a pod. permissive: it may, by address. spiffe: plain SPIFFE mTLS is accepted too."),
       field<Boolean>(
@@ -156,15 +149,8 @@ std::vector<ConfigField> make_fields() {
   };
 }
 
-}  // namespace
-
-const std::vector<ConfigField>& config_fields() {
-  static const std::vector<ConfigField> fields = make_fields();
-  return fields;
-}
-
-const std::vector<ConfigSection>& config_sections() {
-  static const std::vector<ConfigSection> sections{
+std::vector<ConfigSection> make_sections() {
+  return {
       {"workload", "The pod that this sidecar serves."},
       {"listen", "Where the sidecar listens."},
       {"identity", "The pod's X.509-SVID from files, reloaded when they change. All three or none."},
@@ -175,7 +161,13 @@ const std::vector<ConfigSection>& config_sections() {
       {"tcp", "Keepalive, on both legs of a connection."},
       {"accessLog", "One record per connection."},
   };
-  return sections;
+}
+
+}  // namespace
+
+const ConfigTable<Config>& config_table() {
+  static const ConfigTable<Config> table{make_fields(), make_sections()};
+  return table;
 }
 
 }  // namespace postern

@@ -5,7 +5,7 @@
 
 #include <cerrno>
 
-#include "proxy/sockaddr.hpp"
+#include "base/sockaddr.hpp"
 
 namespace postern {
 

@@ -3,7 +3,7 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
-#include "proxy/sockaddr.hpp"
+#include "base/sockaddr.hpp"
 #include "proxy/socket.hpp"
 
 namespace postern {

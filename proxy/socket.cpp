@@ -7,7 +7,7 @@
 #include <cerrno>
 #include <utility>
 
-#include "proxy/sockaddr.hpp"
+#include "base/sockaddr.hpp"
 
 namespace postern {
 

@@ -20,8 +20,8 @@
 #include <stdexcept>
 
 #include "base/document.hpp"
-#include "proxy/admin_http.hpp"
-#include "proxy/admin_listen.hpp"
+#include "base/http_service.hpp"
+#include "base/listening_socket.hpp"
 #include "proxy/admin_routes.hpp"
 
 namespace postern {
@@ -341,18 +341,18 @@ TEST_F(Admin, ServedSocketAndTakenPortAreErrors) {
 TEST(ListenOnPath, ReplacesAStaleSocketButNoOtherFile) {
   const TemporaryFolder folder;
   const std::string path = (folder.path / "admin.sock").string();
-  ASSERT_TRUE(listen_on_path(path));  // closed at once; the file stays
+  ASSERT_TRUE(listen_on_path(path, "listen.adminSocket"));  // closed at once; the file stays
   ASSERT_TRUE(std::filesystem::exists(path));
-  EXPECT_TRUE(listen_on_path(path));
+  EXPECT_TRUE(listen_on_path(path, "listen.adminSocket"));
 
   const std::string file = (folder.path / "notes").string();
   std::ofstream(file) << "precious";
-  const auto refused = listen_on_path(file);
+  const auto refused = listen_on_path(file, "listen.adminSocket");
   ASSERT_FALSE(refused);
   EXPECT_THAT(refused.error().text(), HasSubstr("not a socket"));
   EXPECT_TRUE(std::filesystem::exists(file));
 
-  const auto no_folder = listen_on_path((folder.path / "none" / "admin.sock").string());
+  const auto no_folder = listen_on_path((folder.path / "none" / "admin.sock").string(), "listen.adminSocket");
   ASSERT_FALSE(no_folder);
   EXPECT_THAT(no_folder.error().text(), HasSubstr("create its folder first"));
 }
@@ -360,7 +360,7 @@ TEST(ListenOnPath, ReplacesAStaleSocketButNoOtherFile) {
 // Serves "hello" under the limits that a test gives.
 struct TightService {
   explicit TightService(HttpLimits limits) {
-    auto socket = listen_on_port(Port{0});
+    auto socket = listen_on_port(Port{0}, "listen.health");
     if (!socket) throw std::runtime_error(socket.error().text());
     port = socket->port();
     auto hello = [](HttpRequest) -> boost::asio::awaitable<HttpAnswer> { co_return HttpAnswer{200, {}, "hello"}; };

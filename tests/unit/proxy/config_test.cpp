@@ -179,14 +179,14 @@ TEST(PrintConfig, IsAcceptedAndComesBackTheSame) {
 
 TEST(PrintConfig, SaysWhatEachFieldIs) {
   const std::string text = print_config(Config{});
-  for (const ConfigField& field : config_fields()) EXPECT_THAT(text, HasSubstr("# " + std::string(field.doc))) << field.path;
+  for (const auto& field : config_table().fields) EXPECT_THAT(text, HasSubstr("# " + std::string(field.doc))) << field.path;
   EXPECT_THAT(text, HasSubstr("  # For a TLS handshake. (duration; default 10s)\n  handshakeTimeout: 10s\n"));
 }
 
 // A field whose reader and printer went to different members would pass the round trip of defaults.
 TEST(ConfigFields, EachReadsWhatItPrintsAndNothingElse) {
-  const auto& fields = config_fields();
-  for (const ConfigField& field : fields) {
+  const auto& fields = config_table().fields;
+  for (const auto& field : fields) {
     Config config;
     Node node;
     const std::string before = field.print(config);
@@ -213,7 +213,7 @@ TEST(ConfigFields, EachReadsWhatItPrintsAndNothingElse) {
     }
     EXPECT_NE(field.print(config), before) << field.path;
     const Config defaults;
-    for (const ConfigField& other : fields) {
+    for (const auto& other : fields) {
       if (other.path == field.path) continue;
       EXPECT_EQ(other.print(config), other.print(defaults)) << field.path << " changed " << other.path;
     }
@@ -225,7 +225,7 @@ TEST(ConfigFields, AreAllInTheDocumentation) {
   std::stringstream text;
   text << file.rdbuf();
   const Config defaults;
-  for (const ConfigField& field : config_fields()) {
+  for (const auto& field : config_table().fields) {
     const std::string row =
         "| `" + std::string(field.path) + "` | " + field.type + " | `" + field.print(defaults) + "` | " + std::string(field.doc) + " |\n";
     EXPECT_NE(text.str().find(row), std::string::npos) << "missing row: " << row;

@@ -1,4 +1,4 @@
-#include "proxy/config_names.hpp"
+#include "base/nearest_name.hpp"
 
 #include <algorithm>
 #include <array>

@@ -1,4 +1,4 @@
-#include "proxy/admin_http.hpp"
+#include "base/http_service.hpp"
 
 #include <pthread.h>
 #include <signal.h>
@@ -18,7 +18,7 @@
 #include <optional>
 #include <utility>
 
-#include "proxy/sockaddr.hpp"
+#include "base/sockaddr.hpp"
 
 namespace postern {
 namespace {
@@ -150,7 +150,9 @@ asio::awaitable<void> HttpService::converse(Session& session) {
     HttpRequest request;
     request.method = parser.get().method_string();
     const std::string target = parser.get().target();
-    request.path = target.substr(0, target.find('?'));
+    const auto mark = std::min(target.find('?'), target.size());
+    request.path = target.substr(0, mark);
+    request.query = target.substr(std::min(mark + 1, target.size()));
     request.body = std::move(parser.get().body());
     request.source = session.source;
     answered = co_await answer(std::move(request));

@@ -15,8 +15,8 @@
 #include <thread>
 
 #include "base/ip.hpp"
+#include "base/listening_socket.hpp"
 #include "base/log.hpp"
-#include "proxy/admin_listen.hpp"
 
 namespace postern {
 
@@ -24,7 +24,8 @@ struct HttpRequest {
   std::string method;  // as sent: GET, POST, ...
   std::string path;    // without query
   std::string body;
-  IpAddress source;  // 0.0.0.0 on a unix socket
+  IpAddress source;        // 0.0.0.0 on a unix socket
+  std::string query = {};  // what follows the '?', as sent
 };
 
 struct HttpAnswer {

@@ -13,11 +13,11 @@
 #include <utility>
 #include <vector>
 
-#include "authz/snapshot.hpp"
 #include "base/document.hpp"
 #include "base/ip.hpp"
 #include "base/log.hpp"
 #include "base/result.hpp"
+#include "base/spiffe_id.hpp"
 
 namespace postern::config_value {
 
@@ -147,14 +147,6 @@ struct Choice {
   }
 };
 
-inline constexpr std::array default_policies{std::pair{std::string_view("kubernetes"), DefaultPolicy::kubernetes},
-                                             std::pair{std::string_view("deny"), DefaultPolicy::deny}};
-inline constexpr std::array node_traffics{std::pair{std::string_view("probes"), NodeTraffic::probes},
-                                          std::pair{std::string_view("all"), NodeTraffic::all},
-                                          std::pair{std::string_view("none"), NodeTraffic::none}};
-inline constexpr std::array mtls_modes{std::pair{std::string_view("strict"), MtlsMode::strict},
-                                       std::pair{std::string_view("permissive"), MtlsMode::permissive},
-                                       std::pair{std::string_view("spiffe"), MtlsMode::spiffe}};
 inline constexpr std::array log_levels{
     std::pair{std::string_view("debug"), LogLevel::debug}, std::pair{std::string_view("info"), LogLevel::info},
     std::pair{std::string_view("warning"), LogLevel::warning}, std::pair{std::string_view("error"), LogLevel::error}};

@@ -1,4 +1,4 @@
-#include "proxy/admin_listen.hpp"
+#include "base/listening_socket.hpp"
 
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -11,7 +11,7 @@
 #include <system_error>
 #include <utility>
 
-#include "proxy/sockaddr.hpp"
+#include "base/sockaddr.hpp"
 
 namespace postern {
 namespace {
@@ -91,22 +91,22 @@ Port ListeningSocket::port() const {
   return from_sockaddr(address).port;
 }
 
-Result<ListeningSocket> listen_on_port(Port port) {
+Result<ListeningSocket> listen_on_port(Port port, std::string_view field) {
   int family = AF_INET6;
   int fd = ::socket(family, socket_type, 0);
   if (fd < 0 && errno == EAFNOSUPPORT) {
     family = AF_INET;
     fd = ::socket(family, socket_type, 0);
   }
-  const std::string what = "listen.health: port " + std::to_string(port.number);
+  const std::string what = std::string(field) + ": port " + std::to_string(port.number);
   if (fd < 0) return failed(what, errno);
   ListeningSocket socket(fd, family);
   if (const auto error = bind_any(socket, port)) return failed(what, *error);
   return socket;
 }
 
-Result<ListeningSocket> listen_on_path(const std::string& path) {
-  const std::string what = "listen.adminSocket: ";
+Result<ListeningSocket> listen_on_path(const std::string& path, std::string_view field) {
+  const std::string what = std::string(field) + ": ";
   if (path.size() >= sizeof(sockaddr_un::sun_path)) return Error{what + path + ": longer than the 107 bytes of a socket's path", {}};
   auto cleared = clear_stale(path);
   if (!cleared) return Error{what + cleared.error().text(), {}};

@@ -1,9 +1,9 @@
-#include "proxy/config_values.hpp"
+#include "base/config_values.hpp"
 
 #include <algorithm>
 #include <charconv>
 
-#include "proxy/config_names.hpp"
+#include "base/nearest_name.hpp"
 
 namespace postern::config_value {
 namespace {

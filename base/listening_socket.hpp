@@ -1,9 +1,10 @@
-// The two listening sockets of the admin threads: the health port and the admin socket's file.
+// Listening sockets: a port on all addresses, and a unix socket's file.
 #pragma once
 
 #include <sys/types.h>
 
 #include <string>
+#include <string_view>
 
 #include "base/ip.hpp"
 #include "base/result.hpp"
@@ -29,11 +30,12 @@ class ListeningSocket {
 };
 
 // TCP on all addresses, IPv4 and IPv6; IPv4 alone where the kernel has no IPv6. Port 0: any free one.
-Result<ListeningSocket> listen_on_port(Port port);
+// `field` is the configuration's, for the error.
+Result<ListeningSocket> listen_on_port(Port port, std::string_view field);
 
 // A unix socket that only its owner may use (mode 0600 before it listens). A socket file that nobody serves any more is
 // replaced; one that is served, or any other kind of file, is an error.
-Result<ListeningSocket> listen_on_path(const std::string& path);
+Result<ListeningSocket> listen_on_path(const std::string& path, std::string_view field);
 
 // Removes the socket file at the end of its life, unless somebody has put another in its place.
 class SocketFile {

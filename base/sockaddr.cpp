@@ -1,4 +1,4 @@
-#include "proxy/sockaddr.hpp"
+#include "base/sockaddr.hpp"
 
 #include <arpa/inet.h>
 
