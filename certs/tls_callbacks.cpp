@@ -171,10 +171,11 @@ void forget_session(SSL_CTX* ctx, SSL_SESSION* session) {
 
 // RFC 7301 section 3.2. Called only when the client offers ALPN at all.
 int select_alpn(SSL* ssl, const unsigned char** out, unsigned char* out_size, const unsigned char* in, unsigned int in_size, void*) {
+  const std::string_view ours = core_of(SSL_get_SSL_CTX(ssl))->alpn;
   for (unsigned int at = 0; at < in_size;) {
     const unsigned int size = in[at];
     if (size >= in_size - at) break;
-    if (std::string_view(reinterpret_cast<const char*>(in + at + 1), size) == postern_alpn) {
+    if (std::string_view(reinterpret_cast<const char*>(in + at + 1), size) == ours) {
       *out = in + at + 1;
       *out_size = static_cast<unsigned char>(size);
       return SSL_TLSEXT_ERR_OK;

@@ -16,6 +16,7 @@ namespace postern {
 struct TlsCore {
   std::shared_ptr<const X509Context> identity;
   std::shared_ptr<SessionCache> sessions;  // null: no resumption
+  std::string_view alpn;
   std::chrono::seconds skew{};
   ContentHash session_context{};  // of our SPIFFE ID and bundles: what a session must have been made under
 };

@@ -17,10 +17,6 @@ constexpr const char* signature_algorithms =
     "ecdsa_secp256r1_sha256:ed25519:ecdsa_secp384r1_sha384:rsa_pss_rsae_sha256:rsa_pss_rsae_sha384:rsa_pss_rsae_sha512:"
     "rsa_pkcs1_sha256:rsa_pkcs1_sha384:rsa_pkcs1_sha512";
 
-// Protocol name lists have length bytes (RFC 7301 section 3.1).
-constexpr unsigned char alpn_list[] = {9, 'p', 'o', 's', 't', 'e', 'r', 'n', '/', '1'};
-static_assert(sizeof alpn_list == 1 + postern_alpn.size());
-
 Result<void> set_groups(SSL_CTX* ctx, const std::string& wanted) {
   std::string accepted;
   for (std::size_t at = 0; at <= wanted.size();) {
@@ -69,10 +65,12 @@ Result<void> set_svid(SSL_CTX* ctx, const X509Svid& svid) {
   return {};
 }
 
-// Sessions belong to the identity and the bundles that they were made under; with other ones they are never found or accepted.
-ContentHash session_context_of(const X509Context& identity) {
+// Sessions belong to the protocol, the identity and the bundles that they were made under; with other ones they are never found or
+// accepted.
+ContentHash session_context_of(const X509Context& identity, std::string_view alpn) {
   const ContentHash bundles = identity.bundles.hash();
-  const std::string text = "postern session context\n" + identity.svid.id.text() + '\n' + std::string(bundles.begin(), bundles.end());
+  std::string text = "postern session context\n";
+  text.append(alpn).append("\n").append(identity.svid.id.text()).append("\n").append(bundles.begin(), bundles.end());
   ContentHash hash{};
   SHA256(reinterpret_cast<const unsigned char*>(text.data()), text.size(), hash.data());
   return hash;
@@ -99,8 +97,9 @@ Result<TlsContext> TlsContext::make(std::shared_ptr<const X509Context> identity,
   auto core = std::make_unique<TlsCore>();
   core->identity = identity;
   if (settings.resumption) core->sessions = std::move(sessions);
+  core->alpn = settings.alpn;
   core->skew = settings.clock_skew;
-  core->session_context = session_context_of(*identity);
+  core->session_context = session_context_of(*identity, settings.alpn);
   if (SSL_CTX_set_session_id_context(ctx, core->session_context.data(), static_cast<unsigned int>(core->session_context.size())) != 1 ||
       !install_callbacks(ctx, std::move(core))) {
     return openssl_error("cannot set up a TLS context");
@@ -128,7 +127,12 @@ SslPtr TlsContext::new_client(const SocketAddress& destination, bool offer_poste
   if (!ssl || !attach(ssl.get(), std::move(connection))) return nullptr;
   SSL_set_connect_state(ssl.get());
   // Unlike its neighbours, this one returns 0 for success.
-  if (offer_postern_alpn && SSL_set_alpn_protos(ssl.get(), alpn_list, sizeof alpn_list) != 0) return nullptr;
+  if (offer_postern_alpn) {
+    // A protocol name list has length bytes (RFC 7301 section 3.1).
+    const std::string list = static_cast<char>(core->alpn.size()) + std::string(core->alpn);
+    if (SSL_set_alpn_protos(ssl.get(), reinterpret_cast<const unsigned char*>(list.data()), static_cast<unsigned int>(list.size())) != 0)
+      return nullptr;
+  }
   if (core->sessions != nullptr) {
     const SessionPtr kept = core->sessions->find_client(key, std::chrono::system_clock::now());
     // A copy: OpenSSL marks a client's session as spent once it has resumed, so that no two connections can be linked by their
@@ -154,7 +158,7 @@ bool TlsContext::used_postern_alpn(const SSL* ssl) {
   const unsigned char* name = nullptr;
   unsigned int size = 0;
   SSL_get0_alpn_selected(ssl, &name, &size);
-  return std::string_view(reinterpret_cast<const char*>(name), size) == postern_alpn;
+  return std::string_view(reinterpret_cast<const char*>(name), size) == core_of(SSL_get_SSL_CTX(ssl))->alpn;
 }
 
 TlsFacts TlsContext::facts(const SSL* ssl) {

@@ -19,7 +19,8 @@
 
 namespace postern {
 
-inline constexpr std::string_view postern_alpn = "postern/1";
+inline constexpr std::string_view postern_alpn = "postern/1";          // between sidecars
+inline constexpr std::string_view control_alpn = "postern-control/1";  // between a sidecar and the control plane
 
 // Who we are and whom we trust. Immutable once shared.
 struct X509Context {
@@ -30,6 +31,8 @@ struct X509Context {
 struct TlsSettings {
   // In order of preference. ML-KEM groups are left out where this OpenSSL lacks them; any other unknown name is an error.
   std::string groups = "X25519MLKEM768:X25519:P-256";
+  std::string_view alpn =
+      postern_alpn;  // the one protocol that is offered and taken; REQUIRES: at most 255 bytes, lives as long as the context
   bool resumption = true;
   std::size_t read_buffer_bytes = 68U << 10;  // read-ahead: four full records; freed while idle
   std::chrono::seconds clock_skew{60};        // at most max_clock_skew
@@ -77,7 +80,7 @@ class TlsContext {
   // Who the other end is; null until the handshake is complete. Of a resumed session: as its full handshake proved it.
   static std::shared_ptr<const PeerIdentity> peer_identity(const SSL* ssl);
   static CertificateError verify_error(const SSL* ssl);
-  static bool used_postern_alpn(const SSL* ssl);
+  static bool used_postern_alpn(const SSL* ssl);  // settings.alpn was agreed on
   static TlsFacts facts(const SSL* ssl);
   // Drains this thread's error queue. REQUIRES: called right after SSL_do_handshake (or the first SSL_read) failed with SSL_ERROR_SSL.
   static HandshakeFailure handshake_failure(const SSL* ssl);

@@ -1,0 +1,142 @@
+#include "control/config.hpp"
+
+#include "authz/mesh_names.hpp"
+#include "base/config_values.hpp"
+
+namespace postern {
+namespace {
+
+using namespace config_value;
+using std::chrono::milliseconds;
+
+using Time = Duration<milliseconds, Zero::refused>;
+using TimeOrZero = Duration<milliseconds, Zero::allowed>;
+template <std::uint32_t min, std::uint32_t max>
+using Number = Count<std::uint32_t, min, max>;
+
+template <class Value, class Access>
+ConfigField<ControlConfig> field(std::string_view path, Access access, std::string_view doc) {
+  return config_field<ControlConfig, Value>(path, access, doc);
+}
+
+std::vector<ConfigField<ControlConfig>> make_fields() {
+  return {
+      field<PortNumber>(
+          "listen.stream", [](auto& c) -> auto& { return c.listen.stream; }, "The sidecars' streams: mutual TLS. 0: any free port."),
+      field<PortNumber>(
+          "listen.health", [](auto& c) -> auto& { return c.listen.health; }, "HTTP: /healthz, /readyz and /metrics. 0: any free port."),
+      field<SocketPath>(
+          "listen.adminSocket", [](auto& c) -> auto& { return c.listen.admin_socket; },
+          "Unix socket of the admin API (posternctl status --control). Empty: none."),
+
+      field<Path>(
+          "identity.certificate", [](auto& c) -> auto& { return c.identity.certificate; },
+          "X.509-SVID spiffe://TRUST-DOMAIN/postern/control: certificate chain, leaf first, PEM."),
+      field<Path>(
+          "identity.key", [](auto& c) -> auto& { return c.identity.key; }, "Its private key, PEM."),
+      field<Path>(
+          "identity.bundle", [](auto& c) -> auto& { return c.identity.bundle; }, "Trust bundle: the authorities of the trust domain, PEM."),
+
+      field<TrustDomainName>(
+          "mesh.trustDomain", [](auto& c) -> auto& { return c.mesh.trust_domain; }, "Trust domain of the mesh; required."),
+      field<Choice<default_policy_names>>(
+          "mesh.defaultPolicy", [](auto& c) -> auto& { return c.mesh.default_policy; },
+          "What holds for a pod that no policy selects: open as in Kubernetes, or denied."),
+      field<Choice<node_traffic_names>>(
+          "mesh.nodeTraffic", [](auto& c) -> auto& { return c.mesh.node_traffic; },
+          "What a pod's own node may reach: the ports of probes and lifecycle hooks, everything, or nothing."),
+      field<Choice<mtls_mode_names>>(
+          "mesh.mtls", [](auto& c) -> auto& { return c.mesh.mtls; },
+          "strict: plaintext never counts as a pod. permissive: it may, by address. spiffe: plain SPIFFE mTLS is accepted too."),
+      field<Boolean>(
+          "mesh.audit", [](auto& c) -> auto& { return c.mesh.audit; }, "Every policy is only audited: denials are logged, not enforced."),
+      field<CidrList>(
+          "mesh.clusterCidrs", [](auto& c) -> auto& { return c.mesh.cluster_cidrs; },
+          "Ranges of pods and Services: an unknown address inside them is looked up, and refused if nobody has it."),
+
+      field<ObjectName>(
+          "meshConfigMap.namespace", [](auto& c) -> auto& { return c.config_map.ns; }, "Its namespace."),
+      field<ObjectName>(
+          "meshConfigMap.name", [](auto& c) -> auto& { return c.config_map.name; },
+          "Its name; the key mesh.yaml holds what stands under mesh here."),
+
+      field<Path>(
+          "kubeconfig", [](auto& c) -> auto& { return c.kubeconfig; },
+          "File that says how to reach the API server. Empty: the pod's service account."),
+      field<Text>(
+          "replica", [](auto& c) -> auto& { return c.replica; }, "Name of this replica in the log and in Events. Empty: the host's name."),
+
+      field<Number<1, 1'000'000>>(
+          "limits.streams", [](auto& c) -> auto& { return c.limits.streams; }, "Streams open at a time; one more is refused."),
+      field<Number<1, 100'000>>(
+          "limits.handshakes", [](auto& c) -> auto& { return c.limits.handshakes; },
+          "Connections at a time that have not said hello yet; further ones wait in the kernel."),
+      field<Number<1, 65'536>>(
+          "limits.messageKilobytes", [](auto& c) -> auto& { return c.limits.message_kilobytes; },
+          "The longest message of a sidecar; a longer one ends its stream."),
+      field<Number<1, 1'000'000>>(
+          "limits.lookupsPerSecond", [](auto& c) -> auto& { return c.limits.lookups_per_second; }, "Look-ups of one sidecar, on average."),
+      field<Number<1, 1'000'000>>(
+          "limits.lookupBurst", [](auto& c) -> auto& { return c.limits.lookup_burst; }, "Look-ups of one sidecar at once."),
+      field<Time>(
+          "limits.handshakeTimeout", [](auto& c) -> auto& { return c.limits.handshake_timeout; },
+          "From accept to the sidecar's Hello: TLS, the upgrade and the first message."),
+      field<Time>(
+          "limits.idleTimeout", [](auto& c) -> auto& { return c.limits.idle_timeout; },
+          "A stream without a byte from the sidecar for this long is closed; pings go out at half of it."),
+      field<Time>(
+          "limits.writeTimeout", [](auto& c) -> auto& { return c.limits.write_timeout; },
+          "For a sidecar to take one message; then its stream is closed."),
+
+      field<TimeOrZero>(
+          "publish.quiet", [](auto& c) -> auto& { return c.publish.quiet; },
+          "Changes are published together once none has come for this long."),
+      field<Time>(
+          "publish.longest", [](auto& c) -> auto& { return c.publish.longest; }, "The longest that a change waits for others to join it."),
+
+      field<TimeOrZero>(
+          "drainPeriod", [](auto& c) -> auto& { return c.drain_period; }, "After SIGTERM: how long the streams' closing may take."),
+      field<Choice<log_levels>>(
+          "logLevel", [](auto& c) -> auto& { return c.log_level; }, "Of the log on stderr; the admin socket's /log-level changes it."),
+  };
+}
+
+std::vector<ConfigSection> make_sections() {
+  return {
+      {"listen", "Where postern-control listens."},
+      {"identity", "The control plane's X.509-SVID from files, reloaded when they change."},
+      {"mesh", "What holds for the whole mesh where its ConfigMap says nothing."},
+      {"meshConfigMap", "The mesh's settings in the cluster, watched."},
+      {"limits", "Bounds. Whatever meets one is counted and logged."},
+      {"publish", "How changes that come together are joined."},
+  };
+}
+
+}  // namespace
+
+const ConfigTable<ControlConfig>& control_config_table() {
+  static const ConfigTable<ControlConfig> table{make_fields(), make_sections()};
+  return table;
+}
+
+Result<void> validate(const ControlConfig& config) {
+  for (const auto& [path, value] :
+       {std::pair{"identity.certificate", &config.identity.certificate}, std::pair{"identity.key", &config.identity.key},
+        std::pair{"identity.bundle", &config.identity.bundle}}) {
+    if (value->empty()) return Error{"missing; expected the path of a PEM file", path};
+  }
+  if (config.mesh.trust_domain.text().empty()) {
+    return Error{"missing; expected the trust domain of the mesh, such as cluster.local", "mesh.trustDomain"};
+  }
+  if (config.config_map.ns.empty() || config.config_map.name.empty()) {
+    return Error{"missing; expected the ConfigMap's namespace and name", "meshConfigMap"};
+  }
+  if (config.listen.stream.number != 0 && config.listen.stream == config.listen.health) {
+    return Error{"port " + std::to_string(config.listen.health.number) + " is given twice; stream and health need a port each",
+                 "listen.health"};
+  }
+  if (config.publish.longest < config.publish.quiet) return Error{"expected at least publish.quiet", "publish.longest"};
+  return {};
+}
+
+}  // namespace postern

@@ -1,0 +1,65 @@
+// ControlConfig: everything postern-control can be told. Units are in the types or the names. One validation.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "authz/snapshot.hpp"
+#include "base/config_table.hpp"
+#include "base/log.hpp"
+#include "base/result.hpp"
+
+namespace postern {
+
+struct ControlConfig {
+  // Listening ports (YAML: listen.*).
+  struct {
+    Port stream{15010};        // the sidecars' streams: mutual TLS
+    Port health{15011};        // /healthz /readyz /metrics
+    std::string admin_socket;  // unix socket; empty: none
+  } listen;
+
+  // X.509-SVID of the control plane from files (YAML: identity.*), PEM, reloaded when they change.
+  struct {
+    std::string certificate;
+    std::string key;
+    std::string bundle;
+  } identity;
+
+  // What holds where the mesh's ConfigMap says nothing (YAML: mesh.*).
+  MeshSettings mesh;
+  struct {  // YAML: mesh.configMap.*
+    std::string ns = "postern-system";
+    std::string name = "postern";
+  } config_map;
+
+  std::string kubeconfig;  // empty: in-cluster configuration
+  std::string replica;     // for the log and the Events; empty: the host's name
+
+  struct {  // YAML: limits.*
+    std::uint32_t streams = 20'000;
+    std::uint32_t handshakes = 500;  // under way at a time
+    std::uint32_t message_kilobytes = 4'096;
+    std::uint32_t lookups_per_second = 20;  // of one stream
+    std::uint32_t lookup_burst = 100;
+    std::chrono::milliseconds handshake_timeout{10'000};  // TLS, upgrade and Hello together
+    std::chrono::milliseconds idle_timeout{30'000};       // without a message or a pong; pings go out at half of it
+    std::chrono::milliseconds write_timeout{30'000};      // for one message to be taken
+  } limits;
+
+  struct {  // YAML: publish.*
+    std::chrono::milliseconds quiet{5};
+    std::chrono::milliseconds longest{50};
+  } publish;
+
+  std::chrono::milliseconds drain_period{2'000};  // after SIGTERM, for the streams' closing handshakes
+  LogLevel log_level = LogLevel::info;
+};
+
+const ConfigTable<ControlConfig>& control_config_table();
+// What cannot be said by a single field.
+Result<void> validate(const ControlConfig& config);
+
+}  // namespace postern
