@@ -92,8 +92,8 @@ struct Service {
 // One endpoint of an EndpointSlice (discovery.k8s.io/v1).
 struct SliceEndpoint {
   std::vector<IpAddress> addresses;
-  bool ready = true;         // conditions; absent means true
-  bool serving = true;       // also while it terminates
+  bool ready = true;    // conditions; absent means true
+  bool serving = true;  // also while it terminates
   bool terminating = false;
   std::string node_name;
   std::optional<ObjectKey> pod;  // targetRef, where it is a Pod

@@ -1,9 +1,10 @@
 #include "authz/compiler.hpp"
 
 #include <algorithm>
-#include <string>
+#include <set>
+#include <string_view>
+#include <utility>
 
-#include "authz/decision_index.hpp"
 #include "authz/topology.hpp"
 
 namespace postern {
@@ -14,71 +15,35 @@ LabelSelector namespace_named(const std::string& ns) {
   return {.match_labels = {{std::string(namespace_name_label), ns}}, .match_expressions = {}};
 }
 
-}  // namespace
-
-Compiler::Compiler(const ClusterView& view, const MeshSettings& settings)
-    : view_(view), settings_(settings), replaced_(replaced_policies()), topology_(std::make_shared<const Topology>(view, settings.mtls)) {
-  labels_.reserve(topology_->workloads().size());
-  for (const Workload& workload : topology_->workloads()) labels_.push_back(&view_.pods.at({workload.ns, workload.name}).labels);
-}
-
-Labels Compiler::labels_of_namespace(const std::string& ns) const {
-  const auto found = view_.namespaces.find(ns);
-  Labels labels = found == view_.namespaces.end() ? Labels{} : found->second.labels;
-  labels.insert_or_assign(std::string(namespace_name_label), ns);  // the API server sets it, whatever the manifest says
-  return labels;
-}
-
-bool Compiler::is_audit(const NetworkPolicy& policy) const {
-  if (settings_.audit) return true;
+bool is_audit(const ClusterView& view, const MeshSettings& settings, const NetworkPolicy& policy) {
+  if (settings.audit) return true;
   if (policy.mode) return *policy.mode == EnforcementMode::audit;
-  const auto ns = view_.namespaces.find(policy.ns);
-  return ns != view_.namespaces.end() && ns->second.mode == EnforcementMode::audit;
+  const auto ns = view.namespaces.find(policy.ns);
+  return ns != view.namespaces.end() && ns->second.mode == EnforcementMode::audit;
 }
 
-// Also what a policy replaces that is replaced itself: a chain of audit policies leaves its last one.
-std::set<ObjectKey> Compiler::replaced_policies() const {
-  std::set<ObjectKey> replaced;
-  for (const auto& [key, policy] : view_.policies) {
-    if (policy.replaces.empty() || !is_audit(policy)) continue;
-    for (const std::string& name : policy.replaces) replaced.insert({policy.ns, name});
-  }
+// Calls `use(policy)` for each policy of the namespace, by name.
+template <class Use>
+void for_each_policy(const ClusterView& view, const std::string& ns, const Use& use) {
+  for (auto it = view.policies.lower_bound({ns, ""}); it != view.policies.end() && it->first.ns == ns; ++it) use(it->second);
+}
+
+// The policies of a namespace that one of its policies in audit replaces; also what a policy replaces that is replaced itself: a chain of
+// audit policies leaves its last one.
+std::set<std::string_view> replaced_in(const ClusterView& view, const MeshSettings& settings, const std::string& ns) {
+  std::set<std::string_view> replaced;
+  for_each_policy(view, ns, [&](const NetworkPolicy& policy) {
+    if (!policy.replaces.empty() && is_audit(view, settings, policy)) replaced.insert(policy.replaces.begin(), policy.replaces.end());
+  });
   return replaced;
 }
 
-std::shared_ptr<const PeerSet> Compiler::peer_set(const std::string& policy_ns, const PolicyPeer& peer) {
-  Selectors selectors{canonical(peer.namespace_selector.value_or(namespace_named(policy_ns))),
-                      canonical(peer.pod_selector.value_or(LabelSelector{}))};
-  const auto known = peer_sets_.find(selectors);
-  if (known != peer_sets_.end()) return known->second;
-
-  auto set = std::make_shared<PeerSet>();
-  set->namespaces = selectors.first;
-  set->pods = selectors.second;
-  const auto& workloads = topology_->workloads();
-  const std::string* ns = nullptr;  // workloads are sorted by namespace: its labels are looked at once
-  bool ns_matches = false;
-  for (std::uint32_t i = 0; i < workloads.size(); ++i) {
-    const Workload& workload = workloads[i];
-    if (ns == nullptr || *ns != workload.ns) {
-      ns = &workload.ns;
-      ns_matches = matches(set->namespaces, labels_of_namespace(workload.ns));
-    }
-    if (ns_matches && !workload.host_network && matches(set->pods, *labels_[i])) set->members.push_back(i);
-  }
-  return peer_sets_.emplace(std::move(selectors), std::move(set)).first->second;
-}
-
 // Collects the rules of one workload, policy by policy.
-class Compiler::Lists {
+class Lists {
  public:
-  explicit Lists(Compiler& compiler) : compiler_(compiler) {}
-
-  void add(const NetworkPolicy& policy, PolicyDirection direction) {
+  void add(const NetworkPolicy& policy, PolicyDirection direction, bool audit, bool replaced) {
     if (!policy.isolates(direction)) return;
-    AllowDirection& to = direction == PolicyDirection::ingress ? list_.ingress : list_.egress;
-    const bool audit = compiler_.is_audit(policy);
-    const bool replaced = compiler_.replaced_.contains({policy.ns, policy.name});
+    AllowDirection& to = direction == PolicyDirection::ingress ? rules_.list.ingress : rules_.list.egress;
     to.isolating.push_back({.ns = policy.ns, .policy = policy.name, .audit = audit, .replaced = replaced});
     const auto& rules = policy.rules(direction);
     for (std::uint32_t i = 0; i < rules.size(); ++i) {
@@ -89,7 +54,11 @@ class Compiler::Lists {
     }
   }
 
-  AllowList& list() { return list_; }
+  void set_default_deny(EnforcementMode mode) {
+    rules_.list.ingress.default_deny = mode;
+    rules_.list.egress.default_deny = mode;
+  }
+  PolicyRules take() { return std::move(rules_); }
 
  private:
   AllowRule compile(const NetworkPolicy& policy, std::uint32_t position, const PolicyRule& rule) {
@@ -101,43 +70,156 @@ class Compiler::Lists {
       if (peer.ip_block) {
         result.peers.push_back({.origin = origin, .peer = *peer.ip_block});
       } else {
-        result.peers.push_back({.origin = origin, .peer = reference(compiler_.peer_set(policy.ns, peer))});
+        result.peers.push_back({.origin = origin, .peer = reference(policy.ns, peer)});
       }
     }
     return result;
   }
 
-  PeerSetRef reference(const std::shared_ptr<const PeerSet>& set) {
-    const auto [entry, is_new] = references_.try_emplace(set.get(), static_cast<std::uint32_t>(list_.peer_sets.size()));
-    if (is_new) list_.peer_sets.push_back(set);
+  PeerSetRef reference(const std::string& policy_ns, const PolicyPeer& peer) {
+    PeerSelectors selectors{canonical(peer.namespace_selector.value_or(namespace_named(policy_ns))),
+                            canonical(peer.pod_selector.value_or(LabelSelector{}))};
+    const auto [entry, is_new] = references_.try_emplace(std::move(selectors), static_cast<std::uint32_t>(rules_.peer_sets.size()));
+    if (is_new) rules_.peer_sets.push_back(entry->first);
     return {entry->second};
   }
 
-  Compiler& compiler_;
-  AllowList list_;
-  std::map<const PeerSet*, std::uint32_t> references_;
+  PolicyRules rules_;
+  std::map<PeerSelectors, std::uint32_t> references_;
 };
 
-AllowList Compiler::allow_list_of(const Pod& self) {
-  Lists lists(*this);
-  const Workload& workload = self.workload;
-  if (workload.host_network) return {};  // NetworkPolicy API: the effect on hostNetwork pods is undefined; ours: none
+std::vector<PodRecord> records_of(const ClusterView& view, MtlsMode mesh) {
+  std::vector<PodRecord> pods;
+  pods.reserve(view.pods.size());
+  for (const auto& [key, pod] : view.pods) {
+    if (!pod.ended()) pods.push_back(record_of(pod, view, mesh));  // an ended pod's address may be another's (kubernetes#92697)
+  }
+  return pods;
+}
 
-  const auto first = view_.policies.lower_bound({workload.ns, ""});
-  for (auto it = first; it != view_.policies.end() && it->first.ns == workload.ns; ++it) {
-    const NetworkPolicy& policy = it->second;
-    if (!matches(policy.pod_selector, self.labels)) continue;
-    lists.add(policy, PolicyDirection::ingress);
-    lists.add(policy, PolicyDirection::egress);
+void sort_unique(std::vector<IpAddress>& addresses) {
+  std::sort(addresses.begin(), addresses.end());
+  addresses.erase(std::unique(addresses.begin(), addresses.end()), addresses.end());
+}
+
+void append(std::vector<IpAddress>& out, const std::vector<IpAddress>& more) { out.insert(out.end(), more.begin(), more.end()); }
+
+}  // namespace
+
+std::string text_of(const PeerSelectors& selectors) { return text_of(selectors.pods) + "|" + text_of(selectors.namespaces); }
+
+std::vector<const NetworkPolicy*> policies_selecting(const ClusterView& view, const Pod& pod) {
+  std::vector<const NetworkPolicy*> selecting;
+  if (pod.workload.host_network) return selecting;  // NetworkPolicy API: the effect on hostNetwork pods is undefined; ours: none
+  for_each_policy(view, pod.workload.ns, [&](const NetworkPolicy& policy) {
+    if (matches(policy.pod_selector, pod.labels)) selecting.push_back(&policy);
+  });
+  return selecting;
+}
+
+PolicyRules rules_of(const ClusterView& view, const MeshSettings& settings, const Pod& pod) {
+  const Workload& workload = pod.workload;
+  if (workload.host_network) return {};
+  Lists lists;
+  const auto replaced = replaced_in(view, settings, workload.ns);
+  for (const NetworkPolicy* policy : policies_selecting(view, pod)) {
+    const bool audit = is_audit(view, settings, *policy);
+    for (const auto direction : {PolicyDirection::ingress, PolicyDirection::egress}) {
+      lists.add(*policy, direction, audit, replaced.contains(policy->name));
+    }
   }
-  if (settings_.default_policy == DefaultPolicy::deny && workload.meshed) {
-    const auto ns = view_.namespaces.find(workload.ns);
-    const bool audit = settings_.audit || (ns != view_.namespaces.end() && ns->second.mode == EnforcementMode::audit);
-    const auto mode = audit ? EnforcementMode::audit : EnforcementMode::enforce;
-    lists.list().ingress.default_deny = mode;
-    lists.list().egress.default_deny = mode;
+  if (settings.default_policy == DefaultPolicy::deny && workload.meshed) {
+    const auto ns = view.namespaces.find(workload.ns);
+    const bool audit = settings.audit || (ns != view.namespaces.end() && ns->second.mode == EnforcementMode::audit);
+    lists.set_default_deny(audit ? EnforcementMode::audit : EnforcementMode::enforce);
   }
-  return std::move(lists.list());
+  return lists.take();
+}
+
+Labels labels_of_namespace(const ClusterView& view, const std::string& ns) {
+  const auto found = view.namespaces.find(ns);
+  Labels labels = found == view.namespaces.end() ? Labels{} : found->second.labels;
+  labels.insert_or_assign(std::string(namespace_name_label), ns);  // the API server sets it, whatever the manifest says
+  return labels;
+}
+
+PodRecord record_of(const Pod& pod, const ClusterView& view, MtlsMode mesh) {
+  PodRecord record{.workload = pod.workload, .node_name = pod.node_name, .terminating = pod.terminating};
+  const auto ns = view.namespaces.find(pod.workload.ns);
+  const MtlsMode inherited = ns == view.namespaces.end() ? mesh : ns->second.mtls.value_or(mesh);
+  record.workload.mtls = pod.mtls.value_or(inherited);
+  return record;
+}
+
+PeerSetRecord record_of(const PeerSelectors& selectors, const ClusterView& view) {
+  PeerSetRecord record{.namespaces = selectors.namespaces,
+                       .pods = selectors.pods,
+                       .whole_namespaces = selectors.pods.empty(),
+                       .namespace_names = {},
+                       .members = {}};
+  std::set<std::string> names;
+  for (const auto& [name, ns] : view.namespaces) names.insert(name);
+  for (auto it = view.pods.begin(); it != view.pods.end(); it = view.pods.upper_bound({it->first.ns + '\0', ""}))
+    names.insert(it->first.ns);
+  for (const std::string& name : names) {
+    if (!matches(selectors.namespaces, labels_of_namespace(view, name))) continue;
+    if (record.whole_namespaces) {
+      record.namespace_names.push_back(name);
+      continue;
+    }
+    for (auto it = view.pods.lower_bound({name, ""}); it != view.pods.end() && it->first.ns == name; ++it) {
+      const Pod& pod = it->second;
+      if (!pod.ended() && !pod.workload.host_network && matches(selectors.pods, pod.labels)) record.members.push_back(it->first);
+    }
+  }
+  return record;
+}
+
+std::vector<IpAddress> own_node_addresses(const ClusterView& view, const Pod& pod) {
+  std::vector<IpAddress> out = pod.host_addresses;
+  if (const auto node = view.nodes.find(pod.node_name); node != view.nodes.end()) append(out, node->second.addresses);
+  sort_unique(out);
+  return out;
+}
+
+std::vector<IpAddress> node_addresses_of(const ClusterView& view) {
+  std::vector<IpAddress> out;
+  for (const auto& [name, node] : view.nodes) append(out, node.addresses);
+  for (const auto& [key, pod] : view.pods) {
+    append(out, pod.host_addresses);
+    if (pod.workload.host_network) append(out, pod.workload.addresses);
+  }
+  sort_unique(out);
+  return out;
+}
+
+Compiler::Compiler(const ClusterView& view, const MeshSettings& settings)
+    : view_(view),
+      settings_(settings),
+      topology_(std::make_shared<const Topology>(records_of(view, settings.mtls), resolve_services(view), node_addresses_of(view))) {
+  labels_.reserve(topology_->workloads().size());
+  for (const Workload& workload : topology_->workloads()) labels_.push_back(&view_.pods.at({workload.ns, workload.name}).labels);
+}
+
+std::shared_ptr<const PeerSet> Compiler::peer_set(const PeerSelectors& selectors) {
+  const auto known = peer_sets_.find(selectors);
+  if (known != peer_sets_.end()) return known->second;
+
+  auto set = std::make_shared<PeerSet>();
+  set->namespaces = selectors.namespaces;
+  set->pods = selectors.pods;
+  const auto& workloads = topology_->workloads();
+  const std::string* ns = nullptr;  // workloads are sorted by namespace: its labels are looked at once
+  bool ns_matches = false;
+  for (std::uint32_t i = 0; i < workloads.size(); ++i) {
+    const Workload& workload = workloads[i];
+    if (ns == nullptr || *ns != workload.ns) {
+      ns = &workload.ns;
+      ns_matches = matches(set->namespaces, labels_of_namespace(view_, workload.ns));
+    }
+    if (ns_matches && !workload.host_network && matches(set->pods, *labels_[i])) set->members.push_back(i);
+  }
+  return peer_sets_.emplace(selectors, std::move(set)).first->second;
 }
 
 Result<std::shared_ptr<const PolicySnapshot>> Compiler::compile(const WorkloadKey& self, std::uint64_t generation,
@@ -147,26 +229,12 @@ Result<std::shared_ptr<const PolicySnapshot>> Compiler::compile(const WorkloadKe
   if (pod->second.ended()) {
     return Error{.message = "the pod " + self.text() + " has ended (phase " + std::string(name_of(pod->second.phase)) + ")", .where = ""};
   }
-
-  std::shared_ptr<PolicySnapshot> snapshot(new PolicySnapshot);
-  snapshot->generation_ = generation;
-  snapshot->made_at_ = made_at;
-  snapshot->settings_ = settings_;
-  auto& node = snapshot->settings_.node_addresses;
-  node.insert(node.end(), pod->second.host_addresses.begin(), pod->second.host_addresses.end());
-  if (const auto found = view_.nodes.find(pod->second.node_name); found != view_.nodes.end()) {
-    node.insert(node.end(), found->second.addresses.begin(), found->second.addresses.end());
-  }
-  std::sort(node.begin(), node.end());
-  node.erase(std::unique(node.begin(), node.end()), node.end());
-
-  snapshot->topology_ = topology_;
-  snapshot->self_ = topology_->find(self.ns, self.name);
-  snapshot->allow_list_ = allow_list_of(pod->second);
-  const Workload& workload = *snapshot->self_;
-  snapshot->ingress_ = std::make_shared<const DecisionIndex>(snapshot->allow_list_, PolicyDirection::ingress, workload, *topology_);
-  snapshot->egress_ = std::make_shared<const DecisionIndex>(snapshot->allow_list_, PolicyDirection::egress, workload, *topology_);
-  return std::shared_ptr<const PolicySnapshot>(std::move(snapshot));
+  MeshSettings settings = settings_;
+  append(settings.node_addresses, own_node_addresses(view_, pod->second));
+  PolicyRules rules = rules_of(view_, settings_, pod->second);
+  for (const PeerSelectors& selectors : rules.peer_sets) rules.list.peer_sets.push_back(peer_set(selectors));
+  return std::shared_ptr<const PolicySnapshot>(
+      new PolicySnapshot(generation, made_at, std::move(settings), topology_, *topology_->find(self.ns, self.name), std::move(rules.list)));
 }
 
 Result<std::shared_ptr<const PolicySnapshot>> compile(const ClusterView& view, const WorkloadKey& self, const MeshSettings& settings,

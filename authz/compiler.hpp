@@ -5,16 +5,46 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <set>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "authz/cluster.hpp"
 #include "authz/snapshot.hpp"
+#include "authz/snapshot_parts.hpp"
 #include "base/result.hpp"
 
 namespace postern {
+
+// What one peer of a rule selects: both selectors canonical, so that equal ones are one peer set.
+struct PeerSelectors {
+  LabelSelector namespaces;
+  LabelSelector pods;
+
+  auto operator<=>(const PeerSelectors&) const = default;
+};
+// One text per value, the same everywhere: what a peer set's id is made of. app=web|kubernetes.io/metadata.name=shop
+std::string text_of(const PeerSelectors& selectors);
+
+// The rules of one workload, from the policies alone: `list.peer_sets` is empty, and each PeerSetRef indexes `peer_sets`.
+struct PolicyRules {
+  AllowList list;
+  std::vector<PeerSelectors> peer_sets;  // in the order of first use
+};
+
+// The policies of the pod's namespace that select it, by name. None for a hostNetwork pod.
+std::vector<const NetworkPolicy*> policies_selecting(const ClusterView& view, const Pod& pod);
+// What they say. It depends on the policies and the Namespace object of the pod's namespace, on the settings and on the pod's labels and
+// whether it is meshed; never on other pods.
+PolicyRules rules_of(const ClusterView& view, const MeshSettings& settings, const Pod& pod);
+// The labels that selectors see, with the name label that the API server sets; also for a namespace that the view does not have.
+Labels labels_of_namespace(const ClusterView& view, const std::string& ns);
+// The record of a pod; `mesh` is the mode where neither the pod nor its namespace sets one.
+PodRecord record_of(const Pod& pod, const ClusterView& view, MtlsMode mesh);
+// The set as it stands in the view, from nothing: hostNetwork and ended pods are no members.
+PeerSetRecord record_of(const PeerSelectors& selectors, const ClusterView& view);
+// The addresses of the pod's own node (MeshSettings::node_addresses), sorted; and those of every node and hostNetwork pod.
+std::vector<IpAddress> own_node_addresses(const ClusterView& view, const Pod& pod);
+std::vector<IpAddress> node_addresses_of(const ClusterView& view);
 
 // Compiles many workloads of one view; they share the topology and the peer sets.
 // REQUIRES: the view outlives the compiler (not the snapshots) and does not change. One thread.
@@ -28,21 +58,13 @@ class Compiler {
   const std::shared_ptr<const Topology>& topology() const { return topology_; }
 
  private:
-  class Lists;
-  using Selectors = std::pair<LabelSelector, LabelSelector>;  // namespaces, pods; canonical
-
-  std::shared_ptr<const PeerSet> peer_set(const std::string& policy_ns, const PolicyPeer& peer);
-  Labels labels_of_namespace(const std::string& ns) const;
-  bool is_audit(const NetworkPolicy& policy) const;
-  std::set<ObjectKey> replaced_policies() const;
-  AllowList allow_list_of(const Pod& self);
+  std::shared_ptr<const PeerSet> peer_set(const PeerSelectors& selectors);
 
   const ClusterView& view_;
   MeshSettings settings_;
-  std::set<ObjectKey> replaced_;  // by a policy in audit
   std::shared_ptr<const Topology> topology_;
   std::vector<const Labels*> labels_;  // beside the topology's workloads; into the view
-  std::map<Selectors, std::shared_ptr<const PeerSet>> peer_sets_;
+  std::map<PeerSelectors, std::shared_ptr<const PeerSet>> peer_sets_;
 };
 
 // Pure: the same view, settings and generation give the equal snapshot.

@@ -87,8 +87,9 @@ void decode_end_port(const Field& field, const IntOrString& port, PolicyPort& ou
   out.end_port = field.port();
 }
 
-// validation.ValidateNetworkPolicyPort
-PolicyPort decode_port(const Field& field) {
+}  // namespace
+
+PolicyPort decode_policy_port(const Field& field) {
   PolicyPort out;
   field.expect_only({"protocol", "port", "endPort"});
   if (!field.is_mapping()) return out;
@@ -108,12 +109,14 @@ PolicyPort decode_port(const Field& field) {
   return out;
 }
 
+namespace {
+
 std::vector<PolicyRule> decode_rules(const Field& field, std::string_view peers) {
   std::vector<PolicyRule> out;
   for (const Field& item : field.items()) {
     PolicyRule rule;
     item.expect_only({"ports", peers});
-    for (const Field& port : item["ports"].items()) rule.ports.push_back(decode_port(port));
+    for (const Field& port : item["ports"].items()) rule.ports.push_back(decode_policy_port(port));
     for (const Field& peer : item[peers].items()) rule.peers.push_back(decode_peer(peer));
     out.push_back(std::move(rule));
   }

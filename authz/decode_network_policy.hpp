@@ -12,8 +12,10 @@ namespace postern {
 // Of one object of networking.k8s.io/v1. An unknown field is refused (as with kubectl's strict validation), because an API server
 // that drops a mistyped `from` leaves a rule that allows everybody.
 NetworkPolicy decode_network_policy(const Field& object);
+// spec.<direction>[].ports[] of it.
+PolicyPort decode_policy_port(const Field& field);
 
-// The same for one document; `warnings`, where given, receives what is accepted but not as it seems.
+// The first for one document; `warnings`, where given, receives what is accepted but not as it seems.
 Result<NetworkPolicy> decode_network_policy(const Document& document, std::vector<Warning>* warnings = nullptr);
 
 }  // namespace postern

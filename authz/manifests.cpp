@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "authz/decode_endpoint_slice.hpp"
 #include "authz/decode_namespace.hpp"
 #include "authz/decode_network_policy.hpp"
 #include "authz/decode_pod.hpp"
@@ -70,6 +71,8 @@ class Reader {
       read_policy(object, version, kind);
     } else if (group.empty()) {
       read_core(object, version, kind);
+    } else if (group == "discovery.k8s.io" && kind == "EndpointSlice") {
+      read_slice(object, version);
     } else if (kind == "NetworkPolicy" || one_of(kOtherPolicyKinds, kind)) {
       object.warn("this " + kind + " of " + shown(version) +
                   " is not read and decides nothing here; only NetworkPolicy of networking.k8s.io/v1 does");
@@ -89,6 +92,13 @@ class Reader {
       replacing_.emplace(key, decoding_.where(annotation.line(), "metadata.annotations[postern.dev/replaces]"));
     }
     out_.cluster.policies.emplace(key, std::move(policy));
+  }
+
+  void read_slice(const Field& object, std::string_view version) {
+    if (version != "discovery.k8s.io/v1") return object["apiVersion"].refuse("expected discovery.k8s.io/v1, found " + shown(version));
+    EndpointSlice slice = decode_endpoint_slice(object);
+    const ObjectKey key{slice.ns, slice.name};
+    if (is_new(object, "EndpointSlice", key.text())) out_.cluster.endpoint_slices.emplace(key, std::move(slice));
   }
 
   void read_core(const Field& object, std::string_view version, std::string_view kind) {

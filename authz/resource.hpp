@@ -1,7 +1,7 @@
 // Resource: one named piece of a sidecar's state as it travels over the control plane's stream and lies in the sidecar's state file.
 //
-// Names: "settings", "allow-list" (the receiver's own), "peer-set/<id>", "pod/<namespace>/<name>", "service/<namespace>/<name>",
-// "nodes". The body is JSON, written the same way every time, so that equal content has an equal hash.
+// Names: "settings", "allow-list" and "probes" (the receiver's own), "peer-set/<id>", "pod/<namespace>/<name>",
+// "service/<namespace>/<name>", "nodes". The body is JSON, written the same way every time, so that equal content has an equal hash.
 #pragma once
 
 #include <memory>
@@ -28,12 +28,17 @@ std::string pod_resource_name(const WorkloadKey& key);
 std::string service_resource_name(const ObjectKey& key);
 std::string peer_set_resource_name(std::string_view id);
 
-// The bodies. `nodes` are addresses. Deterministic.
+inline constexpr std::size_t resource_name_bytes = 512;
+inline constexpr std::size_t resource_hash_bytes = 128;
+
+// The bodies. `nodes` are addresses. Deterministic. A pod's body leaves its probe ports out: others need not learn its probes' paths.
+// REQUIRES: the peers of one rule come from one rule of one policy, as the compiler makes them.
 std::string encode(const MeshSettings& settings);
 std::string encode(const AllowListRecord& list);
 std::string encode(const PeerSetRecord& set);
 std::string encode(const PodRecord& pod);
 std::string encode(const ServiceRecord& service);
+std::string encode_probes(const std::vector<ProbePort>& probes);
 std::string encode_nodes(const std::vector<IpAddress>& nodes);
 
 // Reads one resource into the part that its name says. An unknown kind of name, an unknown field, a value that is not what it must be, or

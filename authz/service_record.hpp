@@ -2,7 +2,6 @@
 #pragma once
 
 #include <array>
-#include <chrono>
 #include <optional>
 #include <string>
 #include <vector>
@@ -25,7 +24,7 @@ struct ServiceEndpoint {
 struct ServiceRecordPort {
   Port port;
   std::optional<Port> node_port;
-  std::array<std::vector<ServiceEndpoint>, 2> endpoints;  // IPv4, IPv6; usable ones only, sorted
+  std::array<std::vector<ServiceEndpoint>, 2> endpoints;  // IPv4, IPv6; usable ones only, by address, each address once
 
   const std::vector<ServiceEndpoint>& of(IpFamily family) const { return endpoints[family == IpFamily::v4 ? 0 : 1]; }
   bool operator==(const ServiceRecordPort&) const = default;
@@ -46,5 +45,11 @@ struct ServiceRecord {
 // none of those, those that are still serving while they terminate), else from the pods that its selector matches (manifests have no
 // slices). Nothing for an ExternalName Service. The order of the view's objects does not matter.
 std::optional<ServiceRecord> resolve_service(const Service& service, const ClusterView& view);
+// The same where the caller knows which EndpointSlices are the Service's: the view's are not searched. Of the view only the pods of the
+// Service's namespace are read, and only when there is no slice.
+std::optional<ServiceRecord> resolve_service(const Service& service, const std::vector<const EndpointSlice*>& slices,
+                                             const ClusterView& view);
+// Every Service of the view, by name.
+std::vector<ServiceRecord> resolve_services(const ClusterView& view);
 
 }  // namespace postern

@@ -1,4 +1,4 @@
-// ServiceTable: from the addresses that stand for a Service to the pods behind it (Kubernetes, Service and EndpointSlice).
+// ServiceTable: from the addresses that stand for a Service to the endpoints behind it (Kubernetes, Service and EndpointSlice).
 #pragma once
 
 #include <array>
@@ -8,30 +8,25 @@
 #include <vector>
 
 #include "authz/cluster.hpp"
+#include "authz/service_record.hpp"
 #include "base/ip.hpp"
 
 namespace postern {
 
 // What one port of a Service leads to. TCP only: that is what a sidecar sees.
 struct ServiceBackends {
-  struct Endpoint {
-    SocketAddress address;  // the pod's own, with the target port
-    std::string node;
-    bool operator==(const Endpoint&) const = default;
-  };
+  std::string service;                                    // namespace/name
+  bool local_only = false;                                // internalTrafficPolicy: Local; counts for ClusterIPs only
+  bool sticky = false;                                    // sessionAffinity: ClientIP
+  std::array<std::vector<ServiceEndpoint>, 2> endpoints;  // by family, by address
 
-  std::string service;                             // namespace/name
-  bool local_only = false;                         // internalTrafficPolicy: Local
-  bool sticky = false;                             // sessionAffinity: ClientIP
-  std::array<std::vector<Endpoint>, 2> endpoints;  // by family, in the order of the pods' names
-
-  const std::vector<Endpoint>& of(IpFamily family) const { return endpoints[family == IpFamily::v4 ? 0 : 1]; }
+  const std::vector<ServiceEndpoint>& of(IpFamily family) const { return endpoints[family == IpFamily::v4 ? 0 : 1]; }
 };
 
 class ServiceTable {
  public:
-  // Usable endpoints are ready pods that have neither ended nor are terminating; a named target port counts per pod.
-  explicit ServiceTable(const ClusterView& view);
+  // Of two Services with one address and port, or one node port, the first counts: give them by name.
+  explicit ServiceTable(std::vector<ServiceRecord> records);
 
   // ClusterIP, external and load balancer addresses; null when no Service has this address and port.
   const ServiceBackends* at(const SocketAddress& address) const;

@@ -12,6 +12,7 @@
 #include "authz/verdict.hpp"
 #include "authz/workload.hpp"
 #include "base/ip.hpp"
+#include "base/result.hpp"
 #include "base/spiffe_id.hpp"
 
 namespace postern {
@@ -19,6 +20,7 @@ namespace postern {
 class DecisionIndex;
 class Topology;
 struct ServiceBackends;
+struct SnapshotParts;
 
 enum class DefaultPolicy : std::uint8_t { kubernetes, deny };  // of a pod that no policy selects
 enum class NodeTraffic : std::uint8_t { probes, all, none };   // architecture section 2c
@@ -102,15 +104,22 @@ class PolicySnapshot {
 
  private:
   friend class Compiler;
-  PolicySnapshot() = default;
-  Destination at_endpoint(const ServiceBackends& backends, IpFamily family, std::uint32_t pick, std::uint32_t attempt) const;
+  friend Result<std::shared_ptr<const PolicySnapshot>> assemble(const SnapshotParts& parts, std::uint64_t generation,
+                                                                std::chrono::system_clock::time_point made_at);
+  // REQUIRES: `self` is one of the topology's workloads; the peer sets of `list` index it.
+  PolicySnapshot(std::uint64_t generation, std::chrono::system_clock::time_point made_at, MeshSettings settings,
+                 std::shared_ptr<const Topology> topology, const Workload& self, AllowList list);
+  enum class Reach : std::uint8_t { cluster, node };  // which endpoints count: all, or those of this pod's node
+  Destination at_endpoint(const ServiceBackends& backends, Reach reach, IpFamily family, std::uint32_t pick, std::uint32_t attempt) const;
+  // What an address is that no workload record names.
+  Destination::Kind kind_of_unnamed(const IpAddress& address) const;
 
-  std::uint64_t generation_ = 0;
+  std::uint64_t generation_;
   std::chrono::system_clock::time_point made_at_;
   MeshSettings settings_;
-  const Workload* self_ = nullptr;
-  AllowList allow_list_;
   std::shared_ptr<const Topology> topology_;  // the records that everything here points to
+  const Workload* self_;
+  AllowList allow_list_;
   std::shared_ptr<const DecisionIndex> ingress_;
   std::shared_ptr<const DecisionIndex> egress_;
 };

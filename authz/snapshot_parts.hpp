@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,7 +17,8 @@
 
 namespace postern {
 
-// A workload record as it travels: without labels, which only the control plane needs.
+// A workload record as it travels: without labels, which only the control plane needs, and without probe_ports, which are nobody's
+// business but the pod's own (SnapshotParts::probe_ports).
 struct PodRecord {
   Workload workload;  // `mtls` is resolved: the pod's, else its namespace's, else the mesh's
   std::string node_name;
@@ -48,16 +50,20 @@ struct AllowListRecord {
 // The mesh's settings as one sidecar needs them: settings.node_addresses are those of its own node.
 struct SnapshotParts {
   WorkloadKey self;
-  MeshSettings settings;
-  AllowListRecord allow_list;
+  std::optional<MeshSettings> settings;            // nothing: not received yet
+  std::optional<AllowListRecord> allow_list;       // nothing: not received yet, which is not the same as an empty one
+  std::vector<ProbePort> probe_ports;              // of self
   std::map<std::string, PeerSetRecord> peer_sets;  // by the name that AllowListRecord uses
   std::map<WorkloadKey, PodRecord> pods;           // self, and all members, endpoints and looked-up peers
   std::map<ObjectKey, ServiceRecord> services;
   std::vector<IpAddress> nodes;  // addresses of the cluster's nodes that are known; NodePorts are resolved there
+
+  bool operator==(const SnapshotParts&) const = default;
 };
 
-// Puts a snapshot together. Fails, naming what is missing, when `self` is not among the pods or a rule names a peer set that is not
-// there: half a state is never enforced. A member without a record is nobody's address yet, and is left out.
+// Puts a snapshot together. Fails, naming what is missing, when settings or allow list have not come, `self` is not among the pods, or a
+// rule names a peer set that is not there: half a state is never enforced. A member without a record is nobody's address yet, and is left
+// out.
 Result<std::shared_ptr<const PolicySnapshot>> assemble(const SnapshotParts& parts, std::uint64_t generation,
                                                        std::chrono::system_clock::time_point made_at);
 

@@ -1,4 +1,5 @@
-// The messages between a sidecar and the control plane (architecture section 5; docs/stream.md): JSON objects, one per WebSocket text message.
+// The messages between a sidecar and the control plane (architecture section 5; docs/stream.md): JSON objects, one per WebSocket text
+// message.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +17,7 @@
 namespace postern {
 
 inline constexpr std::string_view stream_path = "/v1/stream";
-inline constexpr std::size_t sidecar_message_bytes = 1U << 20;   // the longest that a sidecar may send
+inline constexpr std::size_t sidecar_message_bytes = 4U << 20;   // the longest that a sidecar may send: a Hello with 20,000 names
 inline constexpr std::size_t control_message_bytes = 64U << 20;  // the longest that a sidecar takes
 
 // How far into the API server's history a state reaches: the largest resourceVersion of an object or deletion in it, per kind
@@ -85,8 +86,12 @@ using ControlMessage = std::variant<Update, LookupAnswer, NotReady>;
 
 std::string encode(const SidecarMessage& message);
 std::string encode(const ControlMessage& message);
-// Bounded by the sizes above and by DocumentLimits; unknown types and fields are refused.
+// Bounded by the sizes above and by DocumentLimits; unknown types and fields are refused. A resource's body is the text that its hash was
+// made of, and is not looked into: decode_into() does.
 Result<SidecarMessage> decode_sidecar_message(std::string_view text);
 Result<ControlMessage> decode_control_message(std::string_view text);
+
+// Parses the body within limits and reads it into the part that its name says: see authz/resource.hpp.
+Result<void> decode_into(SnapshotParts& parts, const Resource& resource);
 
 }  // namespace postern

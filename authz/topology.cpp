@@ -1,38 +1,27 @@
 #include "authz/topology.hpp"
 
 #include <tuple>
+#include <utility>
 
 namespace postern {
 
-Topology::Topology(const ClusterView& view, MtlsMode mtls) : services_(view) {
-  std::vector<const Pod*> pods;
-  for (const auto& [key, pod] : view.pods) {
-    if (!pod.ended()) pods.push_back(&pod);
-  }
+Topology::Topology(std::vector<PodRecord> pods, std::vector<ServiceRecord> services, const std::vector<IpAddress>& nodes)
+    : nodes_(nodes.begin(), nodes.end()), services_(std::move(services)) {
   workloads_.reserve(pods.size());
   node_names_.reserve(pods.size());
-  for (const Pod* pod : pods) {
-    Workload& workload = workloads_.emplace_back(pod->workload);
-    const auto ns = view.namespaces.find(workload.ns);
-    const auto inherited = ns == view.namespaces.end() ? mtls : ns->second.mtls.value_or(mtls);
-    workload.mtls = pod->mtls.value_or(inherited);
-    node_names_.push_back(pod->node_name);
+  for (PodRecord& pod : pods) {
+    workloads_.push_back(std::move(pod.workload));
+    node_names_.push_back(std::move(pod.node_name));
   }
-
   for (std::uint32_t i = 0; i < workloads_.size(); ++i) {
     const Workload& workload = workloads_[i];
     by_name_.emplace(Key{workload.ns, workload.name}, i);
     if (workload.host_network) continue;
-    const auto preference = [&](std::uint32_t index) { return std::make_tuple(pods[index]->terminating, !workloads_[index].meshed); };
+    const auto preference = [&](std::uint32_t index) { return std::make_tuple(pods[index].terminating, !workloads_[index].meshed); };
     for (const IpAddress& address : workload.addresses) {
       const auto [entry, is_new] = by_address_.try_emplace(address, i);
       if (!is_new && preference(i) < preference(entry->second)) entry->second = i;
     }
-  }
-  for (const auto& [name, node] : view.nodes) nodes_.insert(node.addresses.begin(), node.addresses.end());
-  for (const auto& [key, pod] : view.pods) {
-    nodes_.insert(pod.host_addresses.begin(), pod.host_addresses.end());
-    if (pod.workload.host_network) nodes_.insert(pod.workload.addresses.begin(), pod.workload.addresses.end());
   }
 }
 

@@ -1,4 +1,5 @@
-// Topology: the pods, nodes and Services of one ClusterView, indexed. Immutable; shared by every snapshot made from it.
+// Topology: the pods, nodes and Services that one sidecar, or the engine, knows of, indexed. Immutable; shared by every snapshot made from
+// it.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +13,7 @@
 
 #include "authz/cluster.hpp"
 #include "authz/service_table.hpp"
+#include "authz/snapshot_parts.hpp"
 #include "authz/workload.hpp"
 #include "base/ip.hpp"
 
@@ -19,8 +21,8 @@ namespace postern {
 
 class Topology {
  public:
-  // `mtls` is the mesh's mode, for pods and namespaces that set none. Ended pods are left out (field: kubernetes#92697).
-  Topology(const ClusterView& view, MtlsMode mtls);
+  // REQUIRES: the pods are sorted by namespace and name, each once, and none has ended; the Services are sorted by name.
+  Topology(std::vector<PodRecord> pods, std::vector<ServiceRecord> services, const std::vector<IpAddress>& nodes);
   Topology(const Topology&) = delete;  // records point into each other
   Topology& operator=(const Topology&) = delete;
 
