@@ -1,4 +1,4 @@
-"""The application of the demo: five pods with real servers, each with its sidecar, and the folder of manifests that they all read."""
+"""The application of the demo: five pods with real servers, each with its sidecar, and where the sidecars have their policies from."""
 
 import os
 import shutil
@@ -8,6 +8,7 @@ import uuid
 from kit.pki import Authority
 from kit.pods import Network
 from kit.sidecar import PROXY_UID, Sidecar, Versions, program, spiffe_id
+from kit.waiting import wait_until
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PYTHON = "/usr/bin/python3"  # Debian's, which has the Redis client
@@ -23,7 +24,7 @@ PODS = {
     "intruder": ("default", "default"),
     "ingress-nginx": ("ingress-nginx", "ingress-nginx"),
 }
-ALWAYS = ("topology", "default-deny", "backend-allow", "database-allow", "intruder-egress")
+POLICIES = ("default-deny", "backend-allow", "database-allow", "intruder-egress")  # those that always hold
 
 
 def in_audit(manifest, replaced):
@@ -32,26 +33,66 @@ def in_audit(manifest, replaced):
     return manifest.replace("metadata:\n", f"metadata:\n  annotations: {annotations}\n", 1)
 
 
+class ManifestFolder:
+    """Stand-alone: every sidecar reads one folder of manifests, which is replaced in one step."""
+
+    change = "One atomic change of the policy directory."
+    from_change = "From the change of the directory"
+
+    def __init__(self, application):
+        self.application = application
+        self.uids = {pod: str(uuid.uuid4()) for pod in PODS}
+        self.versions = Versions(f"{application.net.folder}/policies")
+
+    def sidecar_options(self):
+        return {"policies": self.versions}
+
+    def publish(self, frontend_policies, audited):
+        def write(folder):
+            for name in ("topology", *POLICIES, *frontend_policies):
+                with open(f"{folder}/{name}.yaml", "w", encoding="utf-8") as file:
+                    file.write(self.application.manifest(name, audited))
+        self.versions.replace(write)
+
+    def adopt(self, publish):
+        """Calls `publish`, and returns how to wait until every sidecar enforces what it published."""
+        before = self._generations()
+        publish()
+        return lambda: wait_until(lambda: all(now > before[pod] for pod, now in self._generations().items()), 10,
+                                  "every sidecar to enforce the policies")
+
+    def _generations(self):
+        """Of the policy that every worker of each sidecar has in force."""
+        return {pod: sidecar.admin("GET", "/allow-list")[1].get("enforced_generation", 0) for pod, sidecar in self.application.sidecars.items()}
+
+    def by_hand(self):
+        """How a person changes the policies: for --hold."""
+        path, folder = self.versions.path, self.application.net.folder
+        return f"""  # another policy: a copy of the folder, an edit, and the link swapped in one step
+  cp -r {path}/ {folder}/mine && rm {folder}/mine/frontend-allow.yaml
+  ln -s mine {path}.new && mv -T {path}.new {path}"""
+
+
 class Application:
     """Everything that runs. close() removes it; so does the end of this process, whatever ends it."""
 
-    def __init__(self, name, manifests):
+    def __init__(self, name, manifests, source=ManifestFolder):
         self.manifests = manifests
         self.net = Network(name)
         self._readable_programs()
         self.pods = {pod: self.net.pod(pod) for pod in PODS}
-        self.uids = {pod: str(uuid.uuid4()) for pod in PODS}
+        self.authority = Authority(f"{self.net.folder}/ca", TRUST_DOMAIN, name="demo CA")
+        self.source = source(self)
+        self.uids = self.source.uids
         self.values = {}
         for pod, at in self.pods.items():
             key = pod.replace("-", "_")
             self.values |= {f"{key}_v4": at.v4, f"{key}_v6": at.v6, f"{key}_uid": self.uids[pod]}
-        self.authority = Authority(f"{self.net.folder}/ca", TRUST_DOMAIN, name="demo CA")
-        self.policies = Versions(f"{self.net.folder}/policies")
-        self._publish_files(["frontend-allow"], [])
+        self.source.publish(["frontend-allow"], {})
         self.sidecars = {}
         for pod, (namespace, account) in PODS.items():
-            self.sidecars[pod] = Sidecar(self.pods[pod], self.authority, self.policies, namespace=namespace, service_account=account,
-                                         pod_uid=self.uids[pod], config={"workers": 1, "drainPeriod": "1s"})
+            self.sidecars[pod] = Sidecar(self.pods[pod], self.authority, namespace=namespace, service_account=account, pod_uid=self.uids[pod],
+                                         config={"workers": 1, "drainPeriod": "1s"}, **self.source.sidecar_options())
         self._start_servers()
         for sidecar in self.sidecars.values():
             sidecar.start(wait=False)
@@ -96,26 +137,15 @@ class Application:
             out.write(string.Template(template.read()).substitute(self.values))
         self.pods[pod].start(["nginx", "-e", "stderr", "-p", folder, "-c", f"{folder}/nginx.conf"], uid=APPLICATION_UID)
 
-    def _manifest(self, name):
+    def manifest(self, name, audited):
+        """The text of a manifest; `audited`: the policies in audit, with what each is to replace."""
         with open(f"{self.manifests}/{name}.yaml", encoding="utf-8") as file:
-            return string.Template(file.read()).substitute(self.values)
+            text = string.Template(file.read()).substitute(self.values)
+        return in_audit(text, audited[name]) if name in audited else text
 
-    def _publish_files(self, frontend_policies, audited):
-        def write(folder):
-            for name in (*ALWAYS, *frontend_policies):
-                text = self._manifest(name)
-                with open(f"{folder}/{name}.yaml", "w", encoding="utf-8") as file:
-                    file.write(in_audit(text, audited[name]) if name in audited else text)
-        self.policies.replace(write)
-
-    def generations(self):
-        """Of the policy that every worker of each sidecar has in force."""
-        return {pod: sidecar.admin("GET", "/allow-list")[1].get("enforced_generation", 0) for pod, sidecar in self.sidecars.items()}
-
-    def publish(self, *frontend_policies, audited=None):
-        """Replaces the policies in one step: those that always hold, and these; `audited`: the policies in audit, with what each is
-        to replace. Does not wait."""
-        self._publish_files(frontend_policies, audited or {})
+    def adopt(self, *frontend_policies, audited=None):
+        """Replaces the policies: those that always hold, and these. Returns how to wait until every sidecar enforces them."""
+        return self.source.adopt(lambda: self.source.publish(frontend_policies, audited or {}))
 
     def bound_svid(self, pod, uid=None, authority=None, **how):
         """An SVID of that pod, or of one of the same name and another UID."""

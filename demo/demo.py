@@ -11,7 +11,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(HERE, os.pardir, "tests")]
 sys.dont_write_bytecode = True
 
-from application import ALWAYS, OFFER, PODS, TRUST_DOMAIN, Application  # noqa: E402
+from application import OFFER, PODS, POLICIES, TRUST_DOMAIN, Application, ManifestFolder  # noqa: E402
 from attempts import OpenConnection, Witness  # noqa: E402
 from kit.pki import Authority  # noqa: E402
 from kit.waiting import wait_until  # noqa: E402
@@ -38,11 +38,10 @@ class Walk:
         self.witness = Witness(application)
 
     def adopt(self, *policies, audited=None, meanwhile=lambda: None):
-        """Replaces the policies in one step, does something, and waits until every sidecar enforces them."""
-        before = self.application.generations()
-        self.application.publish(*policies, audited=audited)
+        """Replaces the policies, does something, and waits until every sidecar enforces them."""
+        wait_enforced = self.application.adopt(*policies, audited=audited)
         done = meanwhile()
-        wait_until(lambda: all(now > before[pod] for pod, now in self.application.generations().items()), 10, "every sidecar to enforce the policies")
+        wait_enforced()
         return done
 
     def catalogue(self, pod, address, port):
@@ -82,7 +81,7 @@ class Walk:
 
     def refined_under_an_open_connection(self):
         self.report.step("ii", "frontend-allow is replaced by frontend-allow-refined, while the intruder is connected",
-                         "One atomic change of the policy directory. The open connection is decided again and cut, new ones are refused; "
+                         f"{self.application.source.change} The open connection is decided again and cut, new ones are refused; "
                          "ingress-nginx gets its page through frontend and backend from the database.")
         held = OpenConnection(self.witness, "intruder", "frontend", 80)
         began = time.monotonic()
@@ -93,7 +92,7 @@ class Walk:
                 *self.from_ingress("frontend-allow-refined")]
         self.report.table(rows)
         if ended:
-            self.report.remark(f"From the change of the directory until the intruder's connection was cut: {(ended - began) * 1e3:.0f} ms; until every "
+            self.report.remark(f"{self.application.source.from_change} until the intruder's connection was cut: {(ended - began) * 1e3:.0f} ms; until every "
                                f"sidecar said that it enforces the change: {enforced * 1e3:.0f} ms.")
 
     def egress(self):
@@ -159,7 +158,7 @@ class Walk:
 
 def hold(application, report):
     """Leaves everything running until Ctrl-C, and says how to try things by hand."""
-    pods, folder, path = application.pods, application.net.folder, application.policies.path
+    pods = application.pods
     enter = lambda pod: f"ip netns exec {pods[pod].namespace}"
     sidecar = application.sidecars["frontend"]
     report.say(f"""
@@ -179,9 +178,7 @@ Everything is left running, with frontend-allow and frontend-allow-refined in fo
   {enter('frontend')} curl -sS http://127.0.0.1:15020/metrics
   {enter('frontend')} iptables -t nat -S
 
-  # another policy: a copy of the folder, an edit, and the link swapped in one step
-  cp -r {path}/ {folder}/mine && rm {folder}/mine/frontend-allow.yaml
-  ln -s mine {path}.new && mv -T {path}.new {path}
+{application.source.by_hand()}
 
 Ctrl-C removes everything.""")
     while True:
@@ -191,6 +188,7 @@ Ctrl-C removes everything.""")
 def parse():
     parser = argparse.ArgumentParser(prog="./dev demo", description=__doc__, epilog="Exit status: 0 if everything was seen as expected, 1 if not.")
     parser.add_argument("--hold", action="store_true", help="leave everything running afterwards, and print how to try things by hand, until Ctrl-C")
+    parser.add_argument("--control", action="store_true", help="with a real Kubernetes API server and postern-control in place of manifest files")
     parser.add_argument("--records", choices=("short", "full"), default="short", help="the access records under each table: their telling fields, or whole")
     parser.add_argument("--manifests", metavar="DIR", default=f"{HERE}/manifests", help="other manifests than those of demo/manifests, by the same names")
     parser.add_argument("--name", default="demo", help="how the names of the network namespaces begin (default: demo)")
@@ -201,13 +199,15 @@ def main():
     arguments = parse()
     if os.geteuid() != 0:
         sys.exit("./dev demo: needs root, for network namespaces and iptables")
-    for name in (*ALWAYS, "frontend-allow", "frontend-allow-refined"):
+    for name in ("topology", *POLICIES, "frontend-allow", "frontend-allow-refined"):
         if not os.path.exists(f"{arguments.manifests}/{name}.yaml"):
             sys.exit(f"./dev demo: {arguments.manifests}/{name}.yaml is missing (--manifests)")
     began = time.monotonic()
     report = Report(sys.stdout, arguments.records == "full")
     report.say(f"Starting {len(PODS)} pods: {', '.join(PODS)}; each a network namespace with a postern-proxy, real servers, IPv4 and IPv6.")
-    application = Application(arguments.name, arguments.manifests)
+    if arguments.control:
+        from control import ControlPlane  # pylint: disable=import-outside-toplevel
+    application = Application(arguments.name, arguments.manifests, ControlPlane if arguments.control else ManifestFolder)
     try:
         report.say(f"Ready after {time.monotonic() - began:.1f} s.")
         Walk(application, report).all()
