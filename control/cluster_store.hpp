@@ -1,9 +1,10 @@
-// ClusterStore: folds watch events into a ClusterView and says what each of them changed. It depends on the current state, never on the order
-// of events: whatever the order, split or repetition, the same last state of every object gives an equal view.
+// ClusterStore: folds watch events into a ClusterView and says what each of them changed. It depends on the current state, never on the
+// order of events: whatever the order, split or repetition, the same last state of every object gives an equal view.
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -29,12 +30,17 @@ struct Changes {
 
 class ClusterStore {
  public:
+  // `defaults`: what holds where the mesh has no ConfigMap.
+  explicit ClusterStore(MeshConfig defaults = {});
+
   // An event that changes nothing that we use (another resourceVersion alone) leaves no trace but the version.
   void apply(WatchEvent event);
   Changes take_changes();
 
   const ClusterView& view() const { return view_; }
   const MeshConfig& mesh() const { return mesh_; }
+  // The EndpointSlices of a Service, by name.
+  std::vector<const EndpointSlice*> slices_of(const ObjectKey& service) const;
   // Whether every kind has been listed once: before that nothing may be published.
   bool synced() const;
   // The history that the view contains (what it was made from), and the one it has seen (also where nothing of ours happened).
@@ -46,12 +52,21 @@ class ClusterStore {
  private:
   struct Kind {
     std::uint64_t mark = 0;  // the largest version of an object or deletion
-    std::uint64_t seen = 0;  // also of lists and bookmarks
+    std::uint64_t seen = 0;  // also of lists and bookmarks; not while relisting, where what comes is not yet everything up to its version
     bool listed = false;
     std::optional<std::set<ObjectKey>> relisting;  // applied since relist_began
   };
 
+  void put(const ObjectKey& key, WatchedObject object);
+  bool remove(WatchedKind kind, const ObjectKey& key);
+  void remove_unlisted(Kind& kind, WatchedKind name, std::uint64_t list_version);
+  void set_mesh(MeshConfig mesh);
+  void put_slice(const ObjectKey& key, EndpointSlice slice);
+  void unlink_slice(const ObjectKey& key, const EndpointSlice& slice);
+
   ClusterView view_;
+  std::map<ObjectKey, std::set<ObjectKey>> slices_;  // by Service
+  MeshConfig defaults_;
   MeshConfig mesh_;
   std::string store_uid_;
   std::array<Kind, watched_kinds.size()> kinds_;
