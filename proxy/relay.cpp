@@ -106,7 +106,7 @@ bool TlsRelay::gather_from_app() {
     if (app_ended_ || !app_.watch().readable) return false;
     if (peer_.tls.should_flush() && !peer_.tls.flush()) return false;  // fails again at the end
     if (!peer_.tls.can_write()) return false;
-    const std::span<std::uint8_t> payload(buffers_.frame.data() + header, frame_bytes_max - header);
+    const std::span<std::uint8_t> payload(buffers_.frame.data() + header, WorkerBuffers::frames * (frame_bytes_max - header));
     std::size_t bytes = 0;
     IoResult got = app_.read(payload);
     // When the end is known to follow, it travels with the data.
@@ -123,28 +123,38 @@ bool TlsRelay::gather_from_app() {
     from_app_bytes_ += bytes;
     app_ended_ = got.status == IoStatus::end;
     if (app_ended_ && !peer_ended_) first_end_by_app_ = true;
-
-    std::size_t out = 0;
-    if (bytes > 0) {
-      if (peer_.framed) {
-        const auto data = frame_header(FrameType::data, bytes);
-        std::copy(data.begin(), data.end(), buffers_.frame.begin());
-      }
-      out = header + bytes;
-    }
-    if (app_ended_ && peer_.framed) {
-      const auto end = frame_header(FrameType::end, 0);
-      std::copy(end.begin(), end.end(), buffers_.frame.begin() + static_cast<std::ptrdiff_t>(out));
-      out += end.size();
-    }
-    bool sent = peer_.tls.write(std::span(buffers_.frame).first(out));
-    if (sent && app_ended_ && !peer_.framed) sent = peer_.tls.send_close_notify();
-    if (!sent) {
+    if (!send_frames(bytes)) {
       finish(Reason::reset, false);
       return false;
     }
   }
   return !app_ended_ && app_.watch().readable;
+}
+
+// Each header is written right before its payload: over the last bytes of the frame before it, which are encrypted by then.
+bool TlsRelay::send_frames(std::size_t bytes) {
+  const std::size_t header = peer_.framed ? frame_header_bytes : 0;
+  std::uint8_t* at = buffers_.frame.data();
+  do {
+    const std::size_t payload = std::min(bytes, frame_bytes_max - header);
+    bytes -= payload;
+    std::size_t out = 0;
+    if (payload > 0) {
+      if (peer_.framed) {
+        const auto data = frame_header(FrameType::data, payload);
+        std::copy(data.begin(), data.end(), at);
+      }
+      out = header + payload;
+    }
+    if (bytes == 0 && app_ended_ && peer_.framed) {
+      const auto end = frame_header(FrameType::end, 0);
+      std::copy(end.begin(), end.end(), at + out);
+      out += end.size();
+    }
+    if (!peer_.tls.write({at, out})) return false;
+    at += payload;
+  } while (bytes > 0);
+  return !app_ended_ || peer_.framed || peer_.tls.send_close_notify();
 }
 
 bool TlsRelay::pump_to_app() {

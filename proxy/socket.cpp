@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <string_view>
 #include <utility>
 
 #include "base/sockaddr.hpp"
@@ -72,6 +73,11 @@ void Socket::shutdown_send() { shutdown(fd_, SHUT_WR); }
 void Socket::abort() {
   const linger no_linger{1, 0};
   setsockopt(fd_, SOL_SOCKET, SO_LINGER, &no_linger, sizeof no_linger);
+}
+
+void Socket::set_same_pod() {
+  static constexpr std::string_view reno = "reno";
+  setsockopt(fd_, IPPROTO_TCP, TCP_CONGESTION, reno.data(), reno.size());  // where it is refused, the default does
 }
 
 void Socket::cancel() {

@@ -45,6 +45,9 @@ class Socket {
   void shutdown_send();
   // Close with RST instead of FIN.
   void abort();
+  // Says that the other end is in this pod: congestion control that paces (BBR) costs a timer interrupt for each send, and over
+  // loopback there is no path to share. Reno is in every kernel and allowed to everybody (tcp(7)).
+  void set_same_pod();
   // Every wait on it ends; what owns it looks at why.
   void cancel();
 

@@ -20,8 +20,8 @@ class GatherBuffer {
  public:
   // From here on it is time to flush: larger sends cost less a byte, but what a slow peer does not take is kept.
   static constexpr std::size_t full = 128U << 10;
-  // A last write (at most frame_bytes_max) still fits, with its records' overhead and an alert.
-  static constexpr std::size_t capacity = full + (72U << 10);
+  // What is written between two looks at should_flush() (128 KB) still fits, with its records' overhead and an alert.
+  static constexpr std::size_t capacity = full + (136U << 10);
   std::vector<std::uint8_t> bytes = std::vector<std::uint8_t>(capacity);
   std::size_t used = 0;
   TlsStream* owner = nullptr;  // whose bytes they are while used > 0: they must never leave through another stream

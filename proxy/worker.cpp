@@ -1,5 +1,7 @@
 #include "proxy/worker.hpp"
 
+#include <pthread.h>
+
 #include <algorithm>
 
 namespace postern {
@@ -22,7 +24,10 @@ Worker::Worker(std::size_t index, const Config& config, AccessLog& access_log, L
 
 Worker::~Worker() = default;
 
-void Worker::run() { loop.run(); }
+void Worker::run() {
+  pthread_setname_np(pthread_self(), ("worker " + std::to_string(index)).c_str());
+  loop.run();
+}
 
 void Worker::adopt_policy(std::shared_ptr<const PolicySnapshot> next, std::function<void()> enforced) {
   pool.recheck(snapshot.get(), *next);

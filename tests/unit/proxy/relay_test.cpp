@@ -118,6 +118,37 @@ TEST_P(RelayTest, ManyBytesBothWaysKeepTheirOrder) {
   EXPECT_TRUE(got[0] == text && got[1] == text);
 }
 
+TEST_P(RelayTest, AnEndBehindAsMuchAsOneReadTakes) {
+  constexpr std::size_t one_read = WorkerBuffers::frames * frame_payload_max;
+  std::string text;
+  for (int i = 0; text.size() < WorkerBuffers::frames * frame_bytes_max + 1; ++i) text += std::to_string(i) + ' ';
+  for (const std::size_t size : {frame_payload_max - 1, frame_payload_max, frame_payload_max + 1, frame_bytes_max, one_read - 1, one_read,
+                                 one_read + 1, WorkerBuffers::frames * frame_bytes_max}) {
+    SCOPED_TRACE(size);
+    drop();
+    test::PeerPair fresh(loop, buffers.gather, identities, GetParam());
+    std::swap(peers.client, fresh.client);
+    std::swap(peers.server, fresh.server);
+    const auto [client, outbound] = test::tcp_pair();
+    const auto [server, inbound] = test::tcp_pair();
+    client_ = std::make_unique<TestEnd>(client);
+    server_ = std::make_unique<TestEnd>(server);
+    outbound_app_ = std::make_unique<Socket>(loop, outbound, true);
+    inbound_app_ = std::make_unique<Socket>(loop, inbound, true);
+    const int room = 400 << 10;  // all of it, and the end, are there before the relay looks
+    setsockopt(client, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
+    setsockopt(outbound, SOL_SOCKET, SO_RCVBUF, &room, sizeof room);
+    client_->send(std::string_view(text).substr(0, size));
+    client_->end();
+    start();
+    std::string got;
+    run_until(loop, [&] { return (got += server_->receive()).size() >= size && server_->ended; });
+    EXPECT_TRUE(got == text.substr(0, size));
+    EXPECT_TRUE(server_->ended);
+    EXPECT_FALSE(server_->reset);
+  }
+}
+
 TEST_P(RelayTest, AResetIsAResetAtTheOtherEnd) {
   start();
   client_->send("x");

@@ -41,6 +41,17 @@ TEST_F(SocketTest, AnEndBehindTheBytesIsNotMissed) {
   EXPECT_EQ(socket.read(buffer).status, IoStatus::end);
 }
 
+TEST_F(SocketTest, WithinThePodNothingIsPaced) {
+  auto [a, b] = test::tcp_pair();
+  TestEnd other(b);
+  Socket socket(loop, a, true);
+  socket.set_same_pod();
+  std::array<char, 16> name{};
+  socklen_t length = name.size();
+  ASSERT_EQ(getsockopt(a, IPPROTO_TCP, TCP_CONGESTION, name.data(), &length), 0);
+  EXPECT_STREQ(name.data(), "reno");
+}
+
 TEST_F(SocketTest, PeekLeavesTheBytes) {
   auto [a, b] = test::tcp_pair();
   TestEnd other(b);
