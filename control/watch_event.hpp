@@ -9,13 +9,15 @@
 #include <vector>
 
 #include "authz/cluster.hpp"
+#include "authz/snapshot.hpp"
 
 namespace postern {
 
 // The kinds that are watched; the resource's name in the API's paths, and in a Mark.
 enum class WatchedKind : std::uint8_t { pods, namespaces, network_policies, services, endpoint_slices, nodes, mesh_config };
-inline constexpr std::array watched_kinds{WatchedKind::pods,           WatchedKind::namespaces, WatchedKind::network_policies, WatchedKind::services,
-                                          WatchedKind::endpoint_slices, WatchedKind::nodes,      WatchedKind::mesh_config};
+inline constexpr std::array watched_kinds{WatchedKind::pods,       WatchedKind::namespaces,      WatchedKind::network_policies,
+                                          WatchedKind::services,   WatchedKind::endpoint_slices, WatchedKind::nodes,
+                                          WatchedKind::mesh_config};
 std::string_view name_of(WatchedKind kind);  // pods, namespaces, networkpolicies, services, endpointslices, nodes, configmaps
 
 // The mesh's ConfigMap, read (its bad values were refused; the last good ones stay).
@@ -47,8 +49,9 @@ struct WatchEvent {
   Type type = Type::applied;
   WatchedKind kind = WatchedKind::pods;
   ObjectKey key;
-  std::uint64_t version = 0;  // resourceVersion: the object's, the deletion's, the list's or the bookmark's
+  std::uint64_t version = 0;     // resourceVersion: the object's, the deletion's, the list's or the bookmark's
   WatchedObject object = Pod{};  // only where applied
+  std::string uid = {};          // of the object, where applied or deleted
 };
 
 }  // namespace postern
