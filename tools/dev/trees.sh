@@ -68,5 +68,8 @@ build_tree() {
   build "$tree" "$@"
 }
 
+# etcd and kube-apiserver for the tests, into build/kube; kept until what they are made from changes.
+build_kube() { POSTERN_KUBE_JOBS=$(jobs_here) tests/k8s/build build/kube; }
+
 # Its last lines are ctest's summary.
 run_ctest() { exec ctest --test-dir build/release --output-on-failure --no-tests=error -j "$(jobs_here)" "$@"; }
