@@ -1,5 +1,6 @@
 #include "cli/admin_client.hpp"
 
+#include <netdb.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
@@ -9,7 +10,9 @@
 #include <array>
 #include <cerrno>
 #include <charconv>
+#include <cstring>
 #include <system_error>
+#include <vector>
 
 namespace postern::cli {
 namespace {
@@ -49,6 +52,90 @@ bool read_number(std::string_view text, T& number) {
   return ec == std::errc{} && end == text.data() + text.size();
 }
 
+Result<sockaddr_un> unix_address(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof(address.sun_path)) return Error{"longer than the 107 bytes of a socket's path", path};
+  std::copy(path.begin(), path.end(), address.sun_path);
+  return address;
+}
+
+struct Endpoint {
+  sockaddr_storage address{};
+  socklen_t size = 0;
+};
+
+// Where HOST:PORT, [IPv6]:PORT or the path of a socket leads to.
+Result<std::vector<Endpoint>> endpoints_of(const std::string& address) {
+  std::vector<Endpoint> out;
+  if (address.find('/') != std::string::npos) {
+    const auto path = unix_address(address);
+    if (!path) return path.error();
+    Endpoint endpoint;
+    std::memcpy(&endpoint.address, &*path, sizeof(*path));
+    endpoint.size = sizeof(*path);
+    return std::vector<Endpoint>{endpoint};
+  }
+  const auto colon = address.rfind(':');
+  if (colon == std::string::npos || colon == 0) return Error{"expected HOST:PORT or the path of a socket", address};
+  std::string host = address.substr(0, colon);
+  if (host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* found = nullptr;
+  if (const int error = ::getaddrinfo(host.c_str(), address.substr(colon + 1).c_str(), &hints, &found); error != 0) {
+    return Error{::gai_strerror(error), address};
+  }
+  for (const addrinfo* one = found; one != nullptr; one = one->ai_next) {
+    Endpoint endpoint;
+    std::memcpy(&endpoint.address, one->ai_addr, one->ai_addrlen);
+    endpoint.size = one->ai_addrlen;
+    out.push_back(endpoint);
+  }
+  ::freeaddrinfo(found);
+  return out;
+}
+
+Error failed_control(const std::string& address, int error) {
+  if (error == ECONNREFUSED) return {"nobody listens there; expected listen.health or listen.adminSocket of postern-control", address};
+  if (error == EAGAIN || error == EWOULDBLOCK || error == EINPROGRESS) return {"no answer within 10 s", address};
+  return {std::generic_category().message(error), address};
+}
+
+void set_patience(int socket) {
+  ::setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+  ::setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+}
+
+std::string request_text(std::string_view method, std::string_view path, std::string_view body) {
+  std::string request = std::string(method) + " " + std::string(path) + " HTTP/1.1\r\nHost: postern\r\nConnection: close\r\n";
+  request.append("Content-Length: ").append(std::to_string(body.size())).append("\r\n\r\n").append(body);
+  return request;
+}
+
+// Sends the request and reads to the end. Returns an errno, or 0.
+int exchange(int socket, const std::string& request, std::string& answer) {
+  for (std::string_view rest = request; !rest.empty();) {
+    const ssize_t n = ::send(socket, rest.data(), rest.size(), MSG_NOSIGNAL);
+    if (n < 0) return errno;
+    rest.remove_prefix(static_cast<std::size_t>(n));
+  }
+  std::array<char, 16384> chunk;
+  while (answer.size() < most_bytes) {
+    const ssize_t n = ::recv(socket, chunk.data(), chunk.size(), 0);
+    if (n < 0) return errno;
+    if (n == 0) break;
+    answer.append(chunk.data(), static_cast<std::size_t>(n));
+  }
+  return 0;
+}
+
+Result<AdminReply> reply_of(const std::string& answer, const std::string& where) {
+  auto reply = parse_reply(answer);
+  if (!reply) return Error{reply.error().message, where};
+  return reply;
+}
+
 }  // namespace
 
 Result<AdminReply> parse_reply(std::string_view bytes) {
@@ -75,34 +162,32 @@ Result<AdminReply> parse_reply(std::string_view bytes) {
 }
 
 Result<AdminReply> ask_sidecar(const std::string& socket_path, std::string_view method, std::string_view path, std::string_view body) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (socket_path.size() >= sizeof(address.sun_path)) return Error{"longer than the 107 bytes of a socket's path", socket_path};
-  std::copy(socket_path.begin(), socket_path.end(), address.sun_path);
+  const auto address = unix_address(socket_path);
+  if (!address) return address.error();
   const Descriptor socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (socket.get() < 0) return failed(socket_path, errno);
-  ::setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-  ::setsockopt(socket.get(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
-  if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) return failed(socket_path, errno);
-
-  std::string request = std::string(method) + " " + std::string(path) + " HTTP/1.1\r\nHost: sidecar\r\nConnection: close\r\n";
-  request.append("Content-Length: ").append(std::to_string(body.size())).append("\r\n\r\n").append(body);
-  for (std::string_view rest = request; !rest.empty();) {
-    const ssize_t n = ::send(socket.get(), rest.data(), rest.size(), MSG_NOSIGNAL);
-    if (n < 0) return failed(socket_path, errno);
-    rest.remove_prefix(static_cast<std::size_t>(n));
-  }
+  set_patience(socket.get());
+  if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof(*address)) != 0) return failed(socket_path, errno);
   std::string answer;
-  std::array<char, 16384> chunk;
-  while (answer.size() < most_bytes) {
-    const ssize_t n = ::recv(socket.get(), chunk.data(), chunk.size(), 0);
-    if (n < 0) return failed(socket_path, errno);
-    if (n == 0) break;
-    answer.append(chunk.data(), static_cast<std::size_t>(n));
+  if (const int error = exchange(socket.get(), request_text(method, path, body), answer); error != 0) return failed(socket_path, error);
+  return reply_of(answer, socket_path);
+}
+
+Result<AdminReply> ask_control(const std::string& address, std::string_view method, std::string_view path) {
+  std::string last = "no such address";
+  auto candidates = endpoints_of(address);
+  if (!candidates) return candidates.error();
+  for (const Endpoint& candidate : *candidates) {
+    const Descriptor socket(::socket(candidate.address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (socket.get() < 0) return failed_control(address, errno);
+    set_patience(socket.get());
+    std::string answer;
+    int error = ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&candidate.address), candidate.size) == 0 ? 0 : errno;
+    if (error == 0) error = exchange(socket.get(), request_text(method, path, ""), answer);
+    if (error == 0) return reply_of(answer, address);
+    last = failed_control(address, error).message;
   }
-  auto reply = parse_reply(answer);
-  if (!reply) return Error{reply.error().message, socket_path};
-  return reply;
+  return Error{last, address};
 }
 
 }  // namespace postern::cli

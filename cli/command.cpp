@@ -26,7 +26,9 @@ Result<Arguments> Arguments::parse(std::span<const Option> options, std::size_t 
       if (i + 1 == words.size()) return Error{"the option " + std::string(name) + " needs a value: " + std::string(option->value), ""};
       value = words[++i];
     }
-    if (!result.values_.emplace(option->name, value).second) return Error{"the option " + std::string(name) + " is given twice", ""};
+    auto& values = result.values_[option->name];
+    if (!values.empty() && !option->repeated) return Error{"the option " + std::string(name) + " is given twice", ""};
+    values.push_back(value);
   }
   for (const Option& option : options) {
     if (option.required && !result.has(option.name)) {
@@ -38,7 +40,12 @@ Result<Arguments> Arguments::parse(std::span<const Option> options, std::size_t 
 
 std::optional<std::string_view> Arguments::get(std::string_view option) const {
   const auto value = values_.find(option);
-  return value == values_.end() ? std::nullopt : std::optional(value->second);
+  return value == values_.end() ? std::nullopt : std::optional(value->second.front());
+}
+
+std::vector<std::string_view> Arguments::all(std::string_view option) const {
+  const auto value = values_.find(option);
+  return value == values_.end() ? std::vector<std::string_view>() : value->second;
 }
 
 std::string help_of(const Command& command) {
@@ -49,6 +56,7 @@ std::string help_of(const Command& command) {
   };
   for (const Option& option : command.options) {
     text += option.required ? " " + spelled(option) : " [" + spelled(option) + "]";
+    if (option.repeated) text += "...";
     width = std::max(width, spelled(option).size());
   }
   if (!command.positionals.empty()) text += " " + std::string(command.positionals);

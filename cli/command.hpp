@@ -22,6 +22,7 @@ struct Option {
   std::string_view value;  // PATH; empty for a switch
   std::string_view help;
   bool required = false;
+  bool repeated = false;  // may be given more than once
 };
 
 // A command line, checked against the options of its subcommand. Views into the command line.
@@ -32,11 +33,12 @@ class Arguments {
 
   std::optional<std::string_view> get(std::string_view option) const;
   std::string_view get(std::string_view option, std::string_view fallback) const { return get(option).value_or(fallback); }
+  std::vector<std::string_view> all(std::string_view option) const;  // of a repeated one, in order
   bool has(std::string_view option) const { return values_.contains(option); }
   const std::vector<std::string_view>& positionals() const { return positionals_; }
 
  private:
-  std::map<std::string_view, std::string_view> values_;
+  std::map<std::string_view, std::vector<std::string_view>> values_;  // never empty
   std::vector<std::string_view> positionals_;
 };
 
@@ -60,5 +62,6 @@ Command explain_command();
 Command check_command();
 Command proxy_command();
 Command certificate_command();
+Command status_command();
 
 }  // namespace postern::cli

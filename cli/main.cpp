@@ -9,7 +9,9 @@
 namespace postern::cli {
 namespace {
 
-std::vector<Command> commands() { return {certificate_command(), check_command(), explain_command(), proxy_command(), verdicts_command()}; }
+std::vector<Command> commands() {
+  return {certificate_command(), check_command(), explain_command(), proxy_command(), status_command(), verdicts_command()};
+}
 
 void print_commands(std::ostream& out, const std::vector<Command>& table) {
   std::size_t width = 0;

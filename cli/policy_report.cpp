@@ -1,0 +1,184 @@
+#include "cli/policy_report.hpp"
+
+#include <algorithm>
+#include <array>
+
+#include "base/document.hpp"
+#include "base/log.hpp"
+#include "cli/json_text.hpp"
+
+namespace postern::cli {
+namespace {
+
+constexpr DocumentLimits answer_limits{.bytes = 256U << 20, .nodes = 20'000'000, .depth = 16, .documents = 1, .scalar_bytes = 64U << 10};
+
+// The better known first: what one replica says of its own stream outweighs that another has no stream.
+constexpr std::array<std::string_view, 5> states{"enforced", "audit", "unmeshed", "lagging", "disconnected"};
+
+std::size_t rank_of(std::string_view state) {
+  return static_cast<std::size_t>(std::find(states.begin(), states.end(), state) - states.begin());
+}
+
+std::string text_in(const Node& node, std::string_view field) {
+  const Node* value = node.find(field);
+  return value != nullptr && !value->is(Node::Kind::null) ? value->scalar : std::string();
+}
+
+std::int64_t integer_in(const Node& node, std::string_view field) {
+  const Node* value = node.find(field);
+  return value != nullptr && value->is(Node::Kind::integer) ? value->integer : 0;
+}
+
+const std::vector<Node>& items_in(const Node& node, std::string_view field) {
+  static const std::vector<Node> none;
+  const Node* value = node.find(field);
+  return value != nullptr ? value->items : none;
+}
+
+PolicyReport policy_of(const Node& node) {
+  PolicyReport policy;
+  policy.generation = integer_in(node, "generation");
+  for (const Node& pod : items_in(node, "pods")) {
+    policy.pods[text_in(pod, "namespace") + "/" + text_in(pod, "name")] = {text_in(pod, "state"), text_in(pod, "since"),
+                                                                           text_in(pod, "reason")};
+  }
+  for (const Node& rule : items_in(node, "notEnforced")) policy.not_enforced.push_back(rule.scalar);
+  return policy;
+}
+
+void merge(PolicyReport& into, PolicyReport&& from) {
+  if (from.generation > into.generation) {
+    into = std::move(from);
+  } else if (from.generation == into.generation) {
+    for (auto& [name, pod] : from.pods) {
+      const auto [known, added] = into.pods.try_emplace(name, pod);
+      if (!added && rank_of(pod.state) < rank_of(known->second.state)) known->second = std::move(pod);
+    }
+  }
+}
+
+std::string described(const std::string& name, const PodReport& pod) {
+  return name + " " + pod.state + (pod.reason.empty() ? "" : " (" + pod.reason + ")");
+}
+
+Node string_node(std::string text) {
+  Node node;
+  node.kind = Node::Kind::string;
+  node.scalar = std::move(text);
+  return node;
+}
+
+Node integer_node(std::int64_t value) {
+  Node node;
+  node.kind = Node::Kind::integer;
+  node.integer = value;
+  node.scalar = std::to_string(value);
+  return node;
+}
+
+Node mapping_node(std::vector<std::pair<std::string, Node>> fields) {
+  Node node;
+  node.kind = Node::Kind::mapping;
+  node.fields = std::move(fields);
+  return node;
+}
+
+Node sequence_node(std::vector<Node> items) {
+  Node node;
+  node.kind = Node::Kind::sequence;
+  node.items = std::move(items);
+  return node;
+}
+
+}  // namespace
+
+Result<void> add_answer(Report& report, std::string_view body) {
+  const auto document = parse_json(body, "answer", answer_limits);
+  if (!document) return document.error();
+  const Node* synced = document->root.find("synced");
+  if (synced == nullptr || document->root.find("policies") == nullptr) return Error{"the answer is not that of postern-control", ""};
+  if (!synced->boolean) return Error{"it has not read the cluster yet", ""};
+  ++report.replicas;
+  report.lagging_streams += static_cast<std::uint64_t>(integer_in(document->root, "laggingStreams"));
+  for (const Node& node : items_in(document->root, "policies")) {
+    const std::string name = text_in(node, "namespace") + "/" + text_in(node, "name");
+    const auto known = report.policies.find(name);
+    if (known == report.policies.end()) {
+      report.policies.emplace(name, policy_of(node));
+    } else {
+      merge(known->second, policy_of(node));
+    }
+  }
+  return {};
+}
+
+std::vector<std::string> missing_of(const Report& report, const Question& question) {
+  std::vector<std::string> missing;
+  if (report.replicas == 0) return {"no replica of the control plane has answered"};
+  const auto named = report.policies.find(question.policy);
+  if (question.absent) {
+    if (named != report.policies.end()) missing.push_back(question.policy + ": still there");
+    if (report.lagging_streams > 0)
+      missing.push_back(std::to_string(report.lagging_streams) + " sidecars have not acknowledged their newest update");
+    return missing;
+  }
+  if (!question.policy.empty() && named == report.policies.end())
+    missing.push_back(question.policy + ": the control plane knows no such policy");
+  for (const auto& [name, policy] : report.policies) {
+    if (question.generation && policy.generation < *question.generation) {
+      missing.push_back(name + ": generation " + std::to_string(policy.generation) + " is the newest that the control plane has seen");
+    }
+    for (const auto& [pod, status] : policy.pods) {
+      const bool blocks = status.state == "lagging" || status.state == "disconnected" || (question.strict && status.state == "unmeshed") ||
+                          rank_of(status.state) == states.size();
+      if (blocks) missing.push_back(name + ": " + described(pod, status));
+    }
+  }
+  return missing;
+}
+
+std::string report_table(const Report& report) {
+  if (report.policies.empty()) return "no policies\n";
+  std::vector<Node> rows;
+  std::string notes;
+  for (const auto& [name, policy] : report.policies) {
+    std::string others;
+    std::size_t enforced = 0;
+    for (const auto& [pod, status] : policy.pods) {
+      if (status.state == "enforced") ++enforced;
+      if (status.state != "enforced") others += (others.empty() ? "" : "; ") + described(pod, status);
+    }
+    rows.push_back(mapping_node({{"policy", string_node(name)},
+                                 {"generation", integer_node(policy.generation)},
+                                 {"enforced", string_node(std::to_string(enforced) + "/" + std::to_string(policy.pods.size()))},
+                                 {"others", string_node(others)}}));
+    for (const std::string& rule : policy.not_enforced) {
+      std::string line;
+      append_json_string(line, rule);
+      notes += name + ": not enforced by the proxy: " + line.substr(1, line.size() - 2) + "\n";
+    }
+  }
+  return tabulated(sequence_node(std::move(rows))) + notes;
+}
+
+std::string report_json(const Report& report) {
+  std::vector<Node> policies;
+  for (const auto& [name, policy] : report.policies) {
+    std::vector<Node> pods;
+    for (const auto& [pod, status] : policy.pods) {
+      std::vector<std::pair<std::string, Node>> fields{{"pod", string_node(pod)}, {"state", string_node(status.state)}};
+      if (!status.since.empty()) fields.emplace_back("since", string_node(status.since));
+      if (!status.reason.empty()) fields.emplace_back("reason", string_node(status.reason));
+      pods.push_back(mapping_node(std::move(fields)));
+    }
+    std::vector<Node> rules;
+    for (const std::string& rule : policy.not_enforced) rules.push_back(string_node(rule));
+    policies.push_back(mapping_node({{"policy", string_node(name)},
+                                     {"generation", integer_node(policy.generation)},
+                                     {"pods", sequence_node(std::move(pods))},
+                                     {"notEnforced", sequence_node(std::move(rules))}}));
+  }
+  return indented(mapping_node({{"policies", sequence_node(std::move(policies))}}));
+}
+
+}  // namespace postern::cli

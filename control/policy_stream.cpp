@@ -1,0 +1,209 @@
+#include "control/policy_stream.hpp"
+
+#include <algorithm>
+#include <utility>
+#include <variant>
+
+namespace postern {
+namespace {
+
+// How long a sidecar's pod may be unknown here: its own watch may be ahead of ours.
+constexpr auto pod_patience = std::chrono::seconds{30};
+constexpr std::size_t waiting_answers = 1024;
+
+bool holds_rules(std::string_view name) { return name == "allow-list" || name.starts_with("peer-set/"); }
+
+}  // namespace
+
+Result<StreamOwner> stream_owner(const SpiffeId& id, const TrustDomain& trust_domain) {
+  if (id.trust_domain() != trust_domain.text()) return Error{"the SVID is of another trust domain than " + trust_domain.text(), id.text()};
+  const auto pod = id.pod();
+  if (!pod || pod->pod.empty() || pod->uid.empty()) {
+    return Error{"the SVID does not name a pod; expected spiffe://" + trust_domain.text() + "/ns/NAMESPACE/sa/ACCOUNT/pod/NAME/UID",
+                 id.text()};
+  }
+  return StreamOwner{{std::string(pod->ns), std::string(pod->pod)}, std::string(pod->uid), std::string(pod->service_account)};
+}
+
+PolicyStream::PolicyStream(StreamOwner owner, StreamContext& context, std::function<void()> wake, Clock::time_point now)
+    : owner_(std::move(owner)),
+      context_(context),
+      wake_(std::move(wake)),
+      pod_deadline_(now + pod_patience),
+      lookup_tokens_(context.limits.lookup_burst),
+      lookup_refilled_(now) {}
+
+void PolicyStream::receive(std::string_view text, Clock::time_point now) {
+  if (ended_) return;
+  const auto message = decode_sidecar_message(text);
+  if (!message) return end(End::Kind::malformed, message.error().text());
+  if (!hello_ && !std::holds_alternative<Hello>(*message)) return end(End::Kind::malformed, "expected hello first");
+  std::visit([&](const auto& part) { on(part, now); }, *message);
+}
+
+void PolicyStream::on(const Hello& hello, Clock::time_point now) {
+  if (hello_) return end(End::Kind::malformed, "hello was said twice");
+  hello_ = hello.mark;
+  version_ = hello.version;
+  acknowledged_ = hello.have;
+  // An event that the store has seen but the publisher not yet would be hidden behind has_seen().
+  context_.flush();
+  proceed(now);
+}
+
+void PolicyStream::proceed(Clock::time_point now) {
+  if (!hello_ || subscription_ || ended_) return;
+  const ClusterStore& store = context_.store;
+  if (!store.synced() || context_.mark().versions.empty()) return wait_for("this replica has not read the cluster yet");
+  if (!hello_->epoch.empty() && !store.has_seen(*hello_)) return wait_for("this replica has not seen yet what the sidecar enforces");
+
+  const auto pod = store.view().pods.find(owner_.key);
+  const bool known = pod != store.view().pods.end() && pod->second.workload.uid == owner_.uid;
+  if (known && pod->second.workload.service_account != owner_.service_account) {
+    return end(End::Kind::refused, "the SVID names the service account " + owner_.service_account + "; the pod's is another");
+  }
+  if (known) {
+    subscription_ = context_.publisher.subscribe(owner_.key, owner_.uid, [this](bool gone) {
+      if (gone) {
+        end(End::Kind::gone, "the pod is gone");
+      } else {
+        pending_ = true;
+        wake_();
+      }
+    });
+  }
+  if (!subscription_) {
+    if (now >= pod_deadline_) return end(End::Kind::try_later, "there is no pod " + owner_.key.text() + " with the UID of the SVID");
+    return wait_for("there is no pod " + owner_.key.text() + " with the UID of the SVID yet");
+  }
+  waiting_for_.clear();
+  announce_waiting_ = false;
+  pending_ = true;
+  whole_ = true;
+  wake_();
+}
+
+void PolicyStream::wait_for(std::string reason) {
+  if (reason == waiting_for_) return;
+  waiting_for_ = std::move(reason);
+  announce_waiting_ = true;
+  wake_();
+}
+
+void PolicyStream::end(End::Kind kind, std::string reason) {
+  if (ended_) return;
+  ended_ = End{kind, std::move(reason)};
+  wake_();
+}
+
+// Whether the Update that is under way has that nonce.
+bool PolicyStream::take_answered(std::uint64_t nonce) {
+  if (outstanding_ && nonce == nonce_) return true;
+  end(End::Kind::malformed, "an answer to update " + std::to_string(nonce) + ", which is not under way");
+  return false;
+}
+
+void PolicyStream::on(const Ack& ack, Clock::time_point) {
+  if (!take_answered(ack.nonce)) return;
+  ++context_.counters.acks;
+  for (auto& [name, hash] : outstanding_->sent) acknowledged_.insert_or_assign(std::move(name), std::move(hash));
+  for (const std::string& name : outstanding_->removed) acknowledged_.erase(name);
+  if (outstanding_->rules || !acknowledged_once_) enforced_since_ = std::chrono::system_clock::now();
+  acknowledged_once_ = true;
+  refusal_.clear();
+  outstanding_.reset();
+  wake_();
+}
+
+void PolicyStream::on(const Nack& nack, Clock::time_point) {
+  if (!take_answered(nack.nonce)) return;
+  ++context_.counters.nacks;
+  refusal_ = nack.reason.empty() ? "refused without a reason" : nack.reason;
+  outstanding_.reset();
+  whole_ = true;  // at the next change: what was refused is still missing
+  wake_();
+}
+
+bool PolicyStream::may_look_up(Clock::time_point now) {
+  const double passed = std::chrono::duration<double>(now - lookup_refilled_).count();
+  lookup_refilled_ = now;
+  lookup_tokens_ = std::min<double>(context_.limits.lookup_burst, lookup_tokens_ + passed * context_.limits.lookups_per_second);
+  if (lookup_tokens_ < 1) return false;
+  lookup_tokens_ -= 1;
+  return true;
+}
+
+void PolicyStream::on(const Lookup& lookup, Clock::time_point now) {
+  if (answers_.size() + answers_later_.size() >= waiting_answers) return end(End::Kind::malformed, "more look-ups than answers were read");
+  LookupAnswer answer;
+  answer.id = lookup.id;
+  if (!subscription_ || !may_look_up(now)) {
+    answer.error = subscription_ ? "too many look-ups; ask again later" : "not ready; ask again later";
+    ++context_.counters.lookups_limited;
+    answers_.push_back(std::move(answer));
+    return wake_();
+  }
+  context_.flush();
+  if (ended_) return;
+  answer.known = subscription_->look_up(lookup.address);
+  ++(answer.known ? context_.counters.lookups_known : context_.counters.lookups_unknown);
+  if (answer.known) {
+    pending_ = true;
+    answers_later_.push_back(std::move(answer));
+  } else {
+    answers_.push_back(std::move(answer));
+  }
+  wake_();
+}
+
+void PolicyStream::on(const Forget& forget, Clock::time_point) {
+  if (!subscription_) return;
+  for (const std::string& name : forget.names) subscription_->forget(name);
+  pending_ = true;
+  wake_();
+}
+
+std::optional<std::string> PolicyStream::next_message() {
+  if (ended_) return std::nullopt;
+  if (announce_waiting_) {
+    announce_waiting_ = false;
+    return encode(ControlMessage(NotReady{waiting_for_}));
+  }
+  if (subscription_ && !outstanding_ && pending_) {
+    if (auto update = next_update()) return update;
+  }
+  if (answers_.empty()) return std::nullopt;
+  const ControlMessage answer = std::move(answers_.front());
+  answers_.pop_front();
+  return encode(answer);
+}
+
+std::optional<std::string> PolicyStream::next_update() {
+  pending_ = false;
+  auto difference = whole_ ? subscription_->difference(acknowledged_) : subscription_->changes(acknowledged_);
+  whole_ = false;
+  answers_.insert(answers_.end(), std::make_move_iterator(answers_later_.begin()), std::make_move_iterator(answers_later_.end()));
+  answers_later_.clear();
+  // The first one also when it is empty: its acknowledgement says that what the sidecar had is in force, and is right.
+  if (difference.empty() && nonce_ > 0) return std::nullopt;
+
+  Update update;
+  update.nonce = ++nonce_;
+  update.mark = context_.mark();
+  if (hello_->epoch == update.mark.epoch) update.mark.advance_to(*hello_);
+  Outstanding outstanding;
+  for (const ResourcePtr& resource : difference.resources) {
+    outstanding.sent.emplace_back(resource->name, resource->hash);
+    outstanding.rules = outstanding.rules || holds_rules(resource->name);
+  }
+  for (const std::string& name : difference.removed) outstanding.rules = outstanding.rules || holds_rules(name);
+  outstanding.removed = difference.removed;
+  update.resources = std::move(difference.resources);
+  update.removed = std::move(difference.removed);
+  outstanding_ = std::move(outstanding);
+  ++context_.counters.updates;
+  context_.counters.resources += update.resources.size();
+  return encode(ControlMessage(std::move(update)));
+}
+
+}  // namespace postern

@@ -1,0 +1,318 @@
+#include "control/policy_stream.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "tests/unit/control/cluster_feed.hpp"
+
+namespace postern::test {
+namespace {
+
+using namespace std::chrono_literals;
+using testing::Contains;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using Kind = PolicyStream::End::Kind;
+
+const TrustDomain domain = TrustDomain::parse("example.org").value();
+
+SpiffeId id_of(std::string_view path) { return SpiffeId::parse("spiffe://example.org" + std::string(path)).value(); }
+
+TEST(StreamOwner, IsThePodThatTheSvidNames) {
+  const auto owner = stream_owner(id_of("/ns/shop/sa/web/pod/web-0/u1"), domain);
+  ASSERT_TRUE(owner);
+  EXPECT_EQ(owner->key.text(), "shop/web-0");
+  EXPECT_EQ(owner->uid, "u1");
+  EXPECT_EQ(owner->service_account, "web");
+}
+
+TEST(StreamOwner, IsNoServiceAccountNorAnotherTrustDomain) {
+  EXPECT_FALSE(stream_owner(id_of("/ns/shop/sa/web"), domain));
+  EXPECT_FALSE(stream_owner(id_of("/ns/shop/sa/web/pod/web-0"), domain));
+  EXPECT_FALSE(stream_owner(id_of("/postern/control"), domain));
+  EXPECT_FALSE(stream_owner(SpiffeId::parse("spiffe://other.org/ns/shop/sa/web/pod/web-0/u1").value(), domain));
+}
+
+// web-0 is selected by a policy that admits its clients.
+struct PolicyStreamTest : testing::Test {
+  PolicyStreamTest() {
+    c.ns("shop", {});
+    Pod& web = c.pod("shop/web-0", "10.0.0.1", {{"app", "web"}});
+    web.workload.uid = "u1";
+    web.workload.service_account = "web";
+    c.pod("shop/client", "10.0.0.2", {{"app", "client"}});
+    c.pod("shop/other", "10.0.0.9", {{"app", "other"}});
+    c.policy("shop/web", labelled({{"app", "web"}})).ingress = {{.ports = {on(80)}, .peers = {pods(labelled({{"app", "client"}}))}}};
+    store.set_store_uid("cluster");
+  }
+
+  void list() {
+    feed.list(c);
+    flush();
+  }
+  void flush() {
+    publisher.flush();
+    mark = store.mark();
+    for (PolicyStream* stream : streams) stream->proceed(now);
+  }
+
+  // The messages that are due, decoded.
+  static std::vector<ControlMessage> due(PolicyStream& stream) {
+    std::vector<ControlMessage> out;
+    while (const auto text = stream.next_message()) out.push_back(decode_control_message(*text).value());
+    return out;
+  }
+  void say(PolicyStream& stream, const SidecarMessage& message) { stream.receive(encode(message), now); }
+  static Update update_of(const std::vector<ControlMessage>& messages) {
+    for (const ControlMessage& message : messages) {
+      if (const auto* update = std::get_if<Update>(&message)) return *update;
+    }
+    ADD_FAILURE() << "no update among " << messages.size();
+    return {};
+  }
+  static std::set<std::string> names_of(const Update& update) {
+    std::set<std::string> names;
+    for (const ResourcePtr& resource : update.resources) names.insert(resource->name);
+    return names;
+  }
+  // Hello, and the first update acknowledged.
+  Update begin(PolicyStream& stream, Hello hello = {}) {
+    say(stream, hello);
+    Update first = update_of(due(stream));
+    say(stream, Ack{first.nonce});
+    return first;
+  }
+  void relabel_client(const std::string& app) {
+    Pod& client = c.view.pods.at(key("shop/client"));
+    client.labels = {{"app", app}};
+    feed.apply(client);
+    flush();
+  }
+
+  ClusterBuilder c;
+  ClusterStore store;
+  ClusterFeed feed{store};
+  Publisher publisher{store};
+  Mark mark;
+  PolicyStream::Clock::time_point now{};
+  std::vector<PolicyStream*> streams;
+  StreamContext context{store, publisher, {10, 3}, [this] { flush(); }, [this]() -> const Mark& { return mark; }, {}};
+  const StreamOwner owner{key("shop/web-0"), "u1", "web"};
+};
+
+struct OneStream : PolicyStreamTest {
+  OneStream() { streams.push_back(&stream); }
+  PolicyStream stream{owner, context, [this] { ++woken; }, now};
+  int woken = 0;
+};
+
+TEST_F(OneStream, WaitsUntilTheClusterIsRead) {
+  say(stream, Hello{});
+  const auto messages = due(stream);
+  ASSERT_EQ(messages.size(), 1U);
+  EXPECT_THAT(std::get<NotReady>(messages[0]).reason, HasSubstr("not read the cluster"));
+  list();
+  EXPECT_THAT(names_of(update_of(due(stream))), Contains("allow-list"));
+  EXPECT_TRUE(stream.serving());
+}
+
+TEST_F(OneStream, WaitsUntilItHasSeenWhatTheSidecarHas) {
+  list();
+  Hello hello;
+  hello.mark = store.mark();
+  hello.mark.versions["pods"] += 1000;
+  say(stream, hello);
+  EXPECT_THAT(std::get<NotReady>(due(stream).at(0)).reason, HasSubstr("not seen yet"));
+  flush();
+  EXPECT_THAT(due(stream), IsEmpty());  // said once
+  WatchEvent bookmark = ClusterFeed::of_list(WatchEvent::Type::bookmark, WatchedKind::pods);
+  bookmark.version = hello.mark.versions["pods"];
+  store.apply(bookmark);
+  flush();
+  const Update update = update_of(due(stream));
+  EXPECT_TRUE(update.mark.reaches(hello.mark));
+}
+
+TEST_F(OneStream, AnotherEpochIsNotWaitedFor) {
+  list();
+  Hello hello;
+  hello.mark.epoch = "another";
+  hello.mark.versions["pods"] = 1U << 30;
+  say(stream, hello);
+  EXPECT_EQ(update_of(due(stream)).mark, store.mark());
+}
+
+// What the store has seen but not compiled must not be passed over: the mark would say that it is in the update.
+TEST_F(OneStream, EventsThatAreNotFlushedYetAreInTheFirstUpdate) {
+  list();
+  Pod& client = c.view.pods.at(key("shop/client"));
+  client.labels = {{"app", "other"}};
+  feed.apply(client);
+  Hello hello;
+  hello.mark = store.mark();
+  say(stream, hello);
+  EXPECT_EQ(names_of(update_of(due(stream))).count("pod/shop/client"), 0U);
+}
+
+TEST_F(OneStream, UnchangedResourcesAreNotSentAgain) {
+  list();
+  const Update first = begin(stream);
+  Hello again;
+  for (const ResourcePtr& resource : first.resources) again.have[resource->name] = resource->hash;
+  again.mark = first.mark;
+  PolicyStream next{owner, context, [] {}, now};
+  say(next, again);
+  const Update update = update_of(due(next));  // empty, but there: its ACK says that what the sidecar has is right
+  EXPECT_THAT(update.resources, IsEmpty());
+  EXPECT_THAT(update.removed, IsEmpty());
+}
+
+TEST_F(OneStream, OneUpdateIsUnderWayAndTheNewestStateFollows) {
+  list();
+  say(stream, Hello{});
+  const Update first = update_of(due(stream));
+  relabel_client("nobody");
+  relabel_client("client");
+  relabel_client("nobody");
+  EXPECT_THAT(due(stream), IsEmpty());
+  EXPECT_TRUE(stream.outstanding());
+  say(stream, Ack{first.nonce});
+  const Update second = update_of(due(stream));
+  EXPECT_EQ(second.nonce, first.nonce + 1);
+  EXPECT_THAT(second.removed, Contains("pod/shop/client"));
+  say(stream, Ack{second.nonce});
+  EXPECT_THAT(due(stream), IsEmpty());
+  EXPECT_EQ(stream.acknowledged().count("pod/shop/client"), 0U);
+}
+
+TEST_F(OneStream, ARefusedUpdateIsSentAgainWithTheNextChangeOnly) {
+  list();
+  say(stream, Hello{});
+  const Update first = update_of(due(stream));
+  say(stream, Nack{first.nonce, "peer set too large"});
+  EXPECT_EQ(stream.refusal(), "peer set too large");
+  EXPECT_THAT(due(stream), IsEmpty());
+  EXPECT_THAT(stream.acknowledged(), IsEmpty());
+  relabel_client("nobody");
+  const Update second = update_of(due(stream));
+  EXPECT_THAT(names_of(second), Contains("allow-list"));
+  say(stream, Ack{second.nonce});
+  EXPECT_EQ(stream.refusal(), "");
+  EXPECT_TRUE(stream.acknowledged().contains("allow-list"));
+  EXPECT_EQ(context.counters.nacks, 1U);
+}
+
+TEST_F(OneStream, ANonceThatIsNotUnderWayEndsTheStream) {
+  list();
+  const Update first = begin(stream);
+  say(stream, Ack{first.nonce});
+  ASSERT_TRUE(stream.ended());
+  EXPECT_EQ(stream.ended()->kind, Kind::malformed);
+}
+
+TEST_F(OneStream, WhatIsNoMessageEndsTheStream) {
+  for (const char* text : {"", "{", "[]", "{\"type\":\"ack\",\"nonce\":1}", "{\"type\":\"nonsense\"}"}) {
+    PolicyStream fresh{owner, context, [] {}, now};
+    fresh.receive(text, now);
+    ASSERT_TRUE(fresh.ended()) << text;
+    EXPECT_EQ(fresh.ended()->kind, Kind::malformed);
+    EXPECT_FALSE(fresh.next_message());
+  }
+  list();
+  begin(stream);
+  say(stream, Hello{});
+  EXPECT_TRUE(stream.ended());
+}
+
+TEST_F(OneStream, APodOfAnotherServiceAccountIsRefused) {
+  list();
+  PolicyStream other{{key("shop/web-0"), "u1", "admin"}, context, [] {}, now};
+  say(other, Hello{});
+  ASSERT_TRUE(other.ended());
+  EXPECT_EQ(other.ended()->kind, Kind::refused);
+}
+
+TEST_F(OneStream, APodThatIsNotThereYetIsWaitedForAWhile) {
+  list();
+  PolicyStream yesterday{{key("shop/web-0"), "u0", "web"}, context, [] {}, now};
+  say(yesterday, Hello{});
+  EXPECT_THAT(std::get<NotReady>(due(yesterday).at(0)).reason, HasSubstr("no pod shop/web-0"));
+  yesterday.proceed(now + 29s);
+  EXPECT_FALSE(yesterday.ended());
+  yesterday.proceed(now + 31s);
+  ASSERT_TRUE(yesterday.ended());
+  EXPECT_EQ(yesterday.ended()->kind, Kind::try_later);
+}
+
+TEST_F(OneStream, EndsWithItsPod) {
+  list();
+  begin(stream);
+  feed.erase(c.view.pods.at(key("shop/web-0")));
+  flush();
+  ASSERT_TRUE(stream.ended());
+  EXPECT_EQ(stream.ended()->kind, Kind::gone);
+}
+
+TEST_F(OneStream, ALookedUpPodComesBeforeItsAnswer) {
+  list();
+  begin(stream);
+  say(stream, Lookup{7, ip("10.0.0.9")});
+  const auto messages = due(stream);
+  ASSERT_EQ(messages.size(), 2U);
+  EXPECT_THAT(names_of(std::get<Update>(messages[0])), Contains("pod/shop/other"));
+  EXPECT_EQ(std::get<LookupAnswer>(messages[1]).id, 7U);
+  EXPECT_TRUE(std::get<LookupAnswer>(messages[1]).known);
+}
+
+TEST_F(OneStream, AnAnswerWaitsForTheUpdateThatIsUnderWay) {
+  list();
+  say(stream, Hello{});
+  const Update first = update_of(due(stream));
+  say(stream, Lookup{7, ip("10.0.0.9")});
+  EXPECT_THAT(due(stream), IsEmpty());
+  say(stream, Ack{first.nonce});
+  EXPECT_EQ(due(stream).size(), 2U);
+}
+
+TEST_F(OneStream, NobodysAddressIsAnsweredAtOnce) {
+  list();
+  begin(stream);
+  say(stream, Lookup{8, ip("10.0.0.77")});
+  const auto messages = due(stream);
+  ASSERT_EQ(messages.size(), 1U);
+  EXPECT_FALSE(std::get<LookupAnswer>(messages[0]).known);
+  EXPECT_EQ(std::get<LookupAnswer>(messages[0]).error, "");
+}
+
+TEST_F(OneStream, ForgottenResourcesAreRemoved) {
+  list();
+  begin(stream);
+  say(stream, Lookup{7, ip("10.0.0.9")});
+  const Update found = update_of(due(stream));
+  say(stream, Ack{found.nonce});
+  say(stream, Forget{{"pod/shop/other", "pod/shop/client", "pod/no/body"}});
+  const Update update = update_of(due(stream));
+  EXPECT_THAT(update.removed, testing::ElementsAre("pod/shop/other"));  // the client is in a peer set
+}
+
+TEST_F(OneStream, LookUpsAreLimited) {
+  list();
+  begin(stream);
+  const auto limited = [&](std::uint64_t id) {
+    say(stream, Lookup{id, ip("10.0.0.77")});
+    return !std::get<LookupAnswer>(due(stream).at(0)).error.empty();
+  };
+  EXPECT_FALSE(limited(1));
+  EXPECT_FALSE(limited(2));
+  EXPECT_FALSE(limited(3));
+  EXPECT_TRUE(limited(4));
+  now += 100ms;  // ten a second
+  EXPECT_FALSE(limited(5));
+  EXPECT_TRUE(limited(6));
+  EXPECT_EQ(context.counters.lookups_limited, 2U);
+}
+
+}  // namespace
+}  // namespace postern::test
