@@ -172,6 +172,31 @@ Result<std::vector<IpAddress>> AddressList::read(const Node& node) {
 }
 std::string AddressList::print(const std::vector<IpAddress>& value) { return print_list(value); }
 
+Result<std::vector<std::string>> HostPortList::read(const Node& node) {
+  constexpr std::string_view expected = "a list of addresses such as [\"postern-control.postern-system:15010\", \"[fd00::1]:15010\"]";
+  return read_list<std::string>(node, expected, [&](const std::string& text) -> Result<std::string> {
+    const auto colon = text.rfind(':');
+    const std::string_view host = std::string_view(text).substr(0, colon == std::string::npos ? 0 : colon);
+    const std::string_view digits = colon == std::string::npos ? std::string_view() : std::string_view(text).substr(colon + 1);
+    std::uint16_t port = 0;
+    const auto [end, failed] = std::from_chars(digits.data(), digits.data() + digits.size(), port);
+    const bool port_fits = failed == std::errc{} && end == digits.data() + digits.size() && port != 0;
+    const bool bracketed = host.size() > 2 && host.front() == '[' && host.back() == ']';
+    const bool host_fits = bracketed
+                               ? static_cast<bool>(IpAddress::parse(host.substr(1, host.size() - 2)))
+                               : !host.empty() && host.size() <= 253 &&
+                                     std::all_of(host.begin(), host.end(), [](char c) { return is_alnum(c) || c == '-' || c == '.'; });
+    if (!port_fits || !host_fits)
+      return Error{"expected host:port such as postern-control.postern-system:15010; found " + quoted(text.substr(0, 64)), {}};
+    return text;
+  });
+}
+std::string HostPortList::print(const std::vector<std::string>& value) {
+  std::string out = "[";
+  for (const std::string& item : value) out.append(out.size() == 1 ? "" : ", ").append(quoted(item));
+  return out + "]";
+}
+
 Result<std::size_t> read_choice(const Node& node, const std::vector<std::string_view>& names) {
   if (node.is(Node::Kind::string)) {
     const auto found = std::find(names.begin(), names.end(), node.scalar);

@@ -117,6 +117,13 @@ struct AddressList {
   static std::string describe() { return "list of IP addresses"; }
 };
 
+// Where to connect to: "name:15010", "10.0.0.1:15010" or "[fd00::1]:15010".
+struct HostPortList {
+  static Result<std::vector<std::string>> read(const Node& node);
+  static std::string print(const std::vector<std::string>& value);
+  static std::string describe() { return "list of host:port"; }
+};
+
 // The index of the name that the node holds, or an error that lists them.
 Result<std::size_t> read_choice(const Node& node, const std::vector<std::string_view>& names);
 

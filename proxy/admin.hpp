@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -39,12 +40,20 @@ class AdminBackend {
   virtual void set_log_level(LogLevel level) = 0;
 
   // For the metrics (see metrics.hpp).
+  struct ControlFacts {
+    bool connected = false;  // to a replica, and in step with it
+    std::uint64_t updates = 0;
+    std::uint64_t refused = 0;
+    std::uint64_t streams = 0;
+    std::uint64_t lookups = 0;
+  };
   struct Facts {
     double svid_expiry_seconds = 0;  // unix time; 0: no SVID
-    double policy_age_seconds = -1;  // since the snapshot in force was made; -1: none
+    double policy_age_seconds = -1;  // since the policy in force was made, or confirmed by the control plane; -1: none
     std::uint64_t policy_generation = 0;
     std::uint64_t policy_rejected = 0;    // bad policy directories refused so far
     std::uint64_t identity_rejected = 0;  // bad identity files refused so far
+    std::optional<ControlFacts> control;  // where there is a control plane
   };
   virtual Facts facts() = 0;
 };

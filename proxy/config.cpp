@@ -22,11 +22,21 @@ Result<void> validate(const Config& config) {
       return Error{"missing; identity.certificate, identity.key and identity.bundle are given together or not at all", path};
     }
   }
-  if (config.mesh.trust_domain.text().empty() && (any_identity || !config.policy_dir.empty())) {
+  const bool controlled = !config.control.addresses.empty();
+  if (controlled && !config.policy_dir.empty()) {
+    return Error{"policyDir is given, too; policy comes either from a folder or from the control plane", "control.addresses"};
+  }
+  if (controlled && !any_identity) {
+    return Error{"missing; the control plane knows a sidecar by its SVID, which control.addresses therefore needs", "identity.certificate"};
+  }
+  if (!controlled && !config.control.state_dir.empty()) {
+    return Error{"missing; control.stateDir keeps what they send", "control.addresses"};
+  }
+  if (config.mesh.trust_domain.text().empty() && (any_identity || controlled || !config.policy_dir.empty())) {
     return Error{"missing; expected the trust domain of the mesh, such as cluster.local", "mesh.trustDomain"};
   }
-  if (!config.policy_dir.empty() && (config.workload.ns.empty() || config.workload.name.empty())) {
-    return Error{"missing; expected the pod that this sidecar serves, so that its policies can be found in policyDir",
+  if ((controlled || !config.policy_dir.empty()) && (config.workload.ns.empty() || config.workload.name.empty())) {
+    return Error{"missing; expected the pod that this sidecar serves, so that its policies can be found",
                  config.workload.ns.empty() ? "workload.namespace" : "workload.name"};
   }
   std::set<Port> ports;

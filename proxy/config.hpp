@@ -36,7 +36,15 @@ struct Config {
   } identity;
 
   std::string policy_dir;  // manifests: policies and topology (YAML: policyDir)
-  MeshSettings mesh;       // YAML: mesh.trustDomain, .defaultPolicy, .nodeTraffic, .mtls, .audit, .clusterCidrs, .nodeAddresses
+  // Policy over the control plane's stream instead (YAML: control.*; docs/stream.md).
+  struct {
+    std::vector<std::string> addresses;                    // host:port of its replicas; empty: none
+    std::string state_dir;                                 // memory-backed; empty: nothing is kept
+    std::chrono::milliseconds max_policy_age{86'400'000};  // of a kept state, at start only
+    std::chrono::milliseconds lookup_timeout{500};
+  } control;
+
+  MeshSettings mesh;  // YAML: mesh.trustDomain, .defaultPolicy, .nodeTraffic, .mtls, .audit, .clusterCidrs, .nodeAddresses
 
   struct {  // YAML: tls.*
     std::string groups = "X25519MLKEM768:X25519:P-256";

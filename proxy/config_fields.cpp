@@ -26,7 +26,7 @@ std::vector<ConfigField<Config>> make_fields() {
       field<ObjectName>(
           "workload.namespace", [](auto& c) -> auto& { return c.workload.ns; }, "Namespace of the pod."),
       field<ObjectName>(
-          "workload.name", [](auto& c) -> auto& { return c.workload.name; }, "Name of the pod; required with policyDir."),
+          "workload.name", [](auto& c) -> auto& { return c.workload.name; }, "Name of the pod; required with policyDir or control."),
 
       field<PortNumber>(
           "listen.inbound", [](auto& c) -> auto& { return c.listen.inbound; },
@@ -54,9 +54,22 @@ std::vector<ConfigField<Config>> make_fields() {
           "Folder of manifests (NetworkPolicies, Namespaces, Pods, Services), watched for change. Without policy only probes are "
           "answered."),
 
+      field<HostPortList>(
+          "control.addresses", [](auto& c) -> auto& { return c.control.addresses; },
+          "Replicas of postern-control (host:port of their stream); one of them is used at a time. Instead of policyDir."),
+      field<Path>(
+          "control.stateDir", [](auto& c) -> auto& { return c.control.state_dir; },
+          "Memory-backed folder for the last good policy, from which a restarted sidecar goes on. Empty: nothing is kept."),
+      field<Time>(
+          "control.maxPolicyAge", [](auto& c) -> auto& { return c.control.max_policy_age; },
+          "A kept policy that was confirmed longer ago is not used at start. A running sidecar keeps its policy however old."),
+      field<Time>(
+          "control.lookupTimeout", [](auto& c) -> auto& { return c.control.lookup_timeout; },
+          "How long a connection to or from an unknown address of the cluster waits for what the control plane knows of it."),
+
       field<TrustDomainName>(
           "mesh.trustDomain", [](auto& c) -> auto& { return c.mesh.trust_domain; },
-          "Trust domain of the mesh; required with identity or policyDir."),
+          "Trust domain of the mesh; required with identity, policyDir or control."),
       field<Choice<default_policy_names>>(
           "mesh.defaultPolicy", [](auto& c) -> auto& { return c.mesh.default_policy; },
           "What holds for a pod that no policy selects: open as in Kubernetes, or denied."),
@@ -154,7 +167,8 @@ std::vector<ConfigSection> make_sections() {
       {"workload", "The pod that this sidecar serves."},
       {"listen", "Where the sidecar listens."},
       {"identity", "The pod's X.509-SVID from files, reloaded when they change. All three or none."},
-      {"mesh", "What holds for the whole mesh."},
+      {"control", "Policy from the control plane, instead of policyDir."},
+      {"mesh", "What holds for the whole mesh. With a control plane its settings count; trustDomain is needed in both."},
       {"tls", "Between sidecars: TLS 1.3 only, client certificate required."},
       {"recycling", "TLS connections used by one application connection after another."},
       {"limits", "Bounds. Whatever meets one is counted and logged with a reason of its own."},

@@ -5,6 +5,7 @@
 
 #include "proxy/client_hello.hpp"
 #include "proxy/connection.hpp"
+#include "proxy/lookup.hpp"
 #include "proxy/original_destination.hpp"
 
 namespace postern {
@@ -266,6 +267,11 @@ Task<void> serve_inbound(Worker& worker, Accepted accepted) {
   if (!worker.snapshot) {
     refuse_at_once(worker, accepted, *original, Reason::no_policy);
     co_return;
+  }
+  if (worker.lookups != nullptr && is_unknown_source(*worker.snapshot, accepted.source.address)) {
+    Socket socket(worker.loop, accepted.fd, true);
+    co_await look_up(worker, accepted.source.address);
+    accepted.fd = socket.release();
   }
   Expectation expected = expect_inbound(*worker.snapshot, accepted.source.address, original->port);
   if (expected == Expectation::peek) {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "authz/topology.hpp"
+
 namespace postern {
 
 namespace {
@@ -70,6 +72,11 @@ Expectation expect_inbound(const PolicySnapshot& snapshot, const IpAddress& sour
   if (snapshot.self().mtls_for(port) == MtlsMode::spiffe && !snapshot.is_own_node(source)) return Expectation::peek;
   if (workload != nullptr || snapshot.is_own_node(source) || !inside_cluster(snapshot, source)) return Expectation::plaintext;
   return Expectation::peek;
+}
+
+bool is_unknown_source(const PolicySnapshot& snapshot, const IpAddress& source) {
+  return snapshot.workload_at(source) == nullptr && !snapshot.is_own_node(source) && !snapshot.topology().is_node(source) &&
+         inside_cluster(snapshot, source);
 }
 
 }  // namespace postern

@@ -37,4 +37,7 @@ Judgement judge(const PolicySnapshot* snapshot, const ConnectionFacts& facts);
 enum class Expectation : std::uint8_t { tls, plaintext, peek };
 Expectation expect_inbound(const PolicySnapshot& snapshot, const IpAddress& source, Port port);
 
+// Whether this source should be known, being of the cluster, but is not: worth a look-up.
+bool is_unknown_source(const PolicySnapshot& snapshot, const IpAddress& source);
+
 }  // namespace postern

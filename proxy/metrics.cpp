@@ -203,7 +203,9 @@ class Collector : public prometheus::Collectable {
     expiry.add({}, facts_.svid_expiry_seconds);
     std::move(expiry).move_to(out);
 
-    Family age("postern_policy_age_seconds", "Since the policy in force was made; absent while there is none.", MetricType::Gauge);
+    Family age("postern_policy_age_seconds",
+               "Since the policy in force was made, or last confirmed by the control plane; absent while there is none.",
+               MetricType::Gauge);
     if (facts_.policy_age_seconds >= 0) age.add({}, facts_.policy_age_seconds);
     std::move(age).move_to(out);
 
@@ -221,6 +223,24 @@ class Collector : public prometheus::Collectable {
     Family identity("postern_identity_rejected_total", "Identity updates refused; the last good one stays.", MetricType::Counter);
     identity.add({}, facts_.identity_rejected);
     std::move(identity).move_to(out);
+    collect_control(out);
+  }
+
+  void collect_control(std::vector<MetricFamily>& out) const {
+    if (!facts_.control) return;
+    const AdminBackend::ControlFacts& control = *facts_.control;
+    const auto one = [&out](std::string_view name, std::string_view help, MetricType type, std::uint64_t value) {
+      Family family(name, help, type);
+      family.add({}, value);
+      std::move(family).move_to(out);
+    };
+    one("postern_control_connected", "1 while the control plane's stream is up and what it sent last is enforced.", MetricType::Gauge,
+        control.connected ? 1 : 0);
+    one("postern_control_updates_total", "Updates enforced and acknowledged.", MetricType::Counter, control.updates);
+    one("postern_control_refused_total", "Updates and kept states refused.", MetricType::Counter, control.refused);
+    one("postern_control_streams_total", "Streams to the control plane begun; beyond the first, reconnects.", MetricType::Counter,
+        control.streams);
+    one("postern_control_lookups_total", "Addresses that the control plane was asked about.", MetricType::Counter, control.lookups);
   }
 
   const Workers& workers_;

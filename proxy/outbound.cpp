@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "proxy/connection.hpp"
+#include "proxy/lookup.hpp"
 #include "proxy/original_destination.hpp"
 
 namespace postern {
@@ -369,9 +370,14 @@ Task<void> serve_outbound(Worker& worker, Accepted accepted) {
     app.abort();
     co_return;
   }
-  const std::shared_ptr<const PolicySnapshot> snapshot = worker.snapshot;  // what `destination` points into
+  std::shared_ptr<const PolicySnapshot> snapshot = worker.snapshot;  // what `destination` points into
   const std::uint32_t pick = ++worker.pick;
-  const Destination destination = snapshot->resolve(*original, pick);
+  Destination destination = snapshot->resolve(*original, pick);
+  if (destination.kind == Destination::Kind::unknown && worker.lookups != nullptr) {
+    co_await look_up(worker, original->address);
+    snapshot = worker.snapshot;
+    destination = snapshot->resolve(*original, pick);
+  }
   record.fields.snapshot = snapshot;
   record.fields.source_workload = &snapshot->self();
   record.fields.destination_workload = destination.workload;

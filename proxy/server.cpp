@@ -29,6 +29,7 @@ Server::Server(Config config, Log& log) : config_(std::move(config)), log_(log) 
 
 Server::~Server() {
   admin_.reset();
+  policy_client_.reset();
   if (wakeup_ >= 0) close(wakeup_);
 }
 
@@ -69,6 +70,13 @@ Result<void> Server::start_sources() {
     if (!source) return source.error();
     policy_source_ = std::move(*source);
     read_policy();
+  }
+  if (!config_.control.addresses.empty()) {
+    auto client = PolicyClient::make(config_, *this, log_);
+    if (!client) return client.error();
+    policy_client_ = std::move(*client);
+    for (const std::unique_ptr<Unit>& unit : units_) unit->worker.lookups = &policy_client_->lookups();
+    if (const auto svid = identity()) policy_client_->adopt_identity(svid);
   }
   return {};
 }
@@ -224,45 +232,8 @@ void Server::publish_identity(const X509ContextPtr& next) {
   for (std::size_t i = 0; i < units_.size(); ++i) {
     units_[i]->worker.post([worker = &units_[i]->worker, context = contexts[i], next] { worker->adopt_identity(context, next); });
   }
+  if (policy_client_) policy_client_->adopt_identity(next);
   log_.info("identity_adopted", {{"spiffe_id", next->svid.id.text()}, {"serial", next->svid.serial}});
-}
-
-void Server::read_policy() {
-  auto read = policy_source_->read();
-  if (!read) return;
-  if (!*read) {
-    policy_rejected_.fetch_add(1);
-    const std::string text = read->error().text();
-    const std::lock_guard lock(mutex_);
-    if (policy_error_ == text) return;  // said already
-    policy_error_ = text;
-    log_.error("policy_rejected", {{"error", text}, {"kept", snapshot_ ? "the last good policy" : "none: everything is refused"}});
-    return;
-  }
-  for (const std::string& warning : policy_source_->warnings()) log_.warning("policy_warning", {{"what", warning}});
-  publish_policy(**read);
-}
-
-void Server::publish_policy(std::shared_ptr<const PolicySnapshot> next) {
-  {
-    const std::lock_guard lock(mutex_);
-    snapshot_ = next;
-    policy_error_.clear();
-    policy_warnings_ = policy_source_->warnings();
-  }
-  const auto began = std::chrono::steady_clock::now();
-  const auto left = std::make_shared<std::atomic<std::size_t>>(units_.size());
-  for (const std::unique_ptr<Unit>& unit : units_) {
-    unit->worker.post([this, worker = &unit->worker, next, left, began] {
-      worker->adopt_policy(next, [this, next, left, began] {
-        if (left->fetch_sub(1) != 1) return;
-        // Every worker has decided its live connections again: now, and not before, the policy is in force.
-        enforced_generation_.store(next->generation());
-        const auto took = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - began);
-        log_.info("policy_enforced", {{"generation", std::to_string(next->generation())}, {"took_us", std::to_string(took.count())}});
-      });
-    });
-  }
 }
 
 std::shared_ptr<const PolicySnapshot> Server::snapshot() const {

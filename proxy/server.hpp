@@ -1,4 +1,5 @@
-// Server: owns the workers, the access log and the admin thread; watches identity and policy files; starts, publishes, drains, stops.
+// Server: owns the workers, the access log and the admin thread; watches identity and policy files, or has policy streamed; starts,
+// publishes, drains, stops.
 #pragma once
 
 #include <atomic>
@@ -12,12 +13,13 @@
 #include "proxy/access_log.hpp"
 #include "proxy/admin.hpp"
 #include "proxy/listener.hpp"
+#include "proxy/policy_client.hpp"
 #include "proxy/policy_directory.hpp"
 #include "proxy/worker.hpp"
 
 namespace postern {
 
-class Server final : private AdminBackend {
+class Server final : private AdminBackend, private PolicyReceiver {
  public:
   // `config` is valid. Binds every port; fails where that fails.
   static Result<std::unique_ptr<Server>> make(Config config, Log& log);
@@ -38,7 +40,12 @@ class Server final : private AdminBackend {
   void read_identity();
   void read_policy();
   void publish_identity(const X509ContextPtr& identity);
-  void publish_policy(std::shared_ptr<const PolicySnapshot> snapshot);
+
+  // PolicyReceiver, called from the policy client's thread; and for policy from files.
+  void enforce(std::shared_ptr<const PolicySnapshot> snapshot, std::function<void()> enforced) override;
+  void policy_refused(const std::string& error) override;
+  void peers_in_use(std::function<void(AddressSet)> answer) override;
+
   void begin_drain();
   void stop_workers(Reason reason);
 
@@ -64,7 +71,7 @@ class Server final : private AdminBackend {
   std::vector<std::unique_ptr<Unit>> units_;
   std::shared_ptr<SessionCache> sessions_;
   std::unique_ptr<FileSource> identity_source_;
-  std::unique_ptr<PolicyDirectory> policy_source_;
+  std::unique_ptr<PolicyDirectory> policy_source_;  // or policy_client_; or none
   std::unique_ptr<AdminServer> admin_;
   std::uint64_t tls_generation_ = 0;
   int wakeup_ = -1;  // eventfd: the admin thread asks for a drain
@@ -83,6 +90,8 @@ class Server final : private AdminBackend {
   std::atomic<std::uint64_t> enforced_generation_{0};
   std::atomic<std::uint64_t> policy_rejected_{0};
   std::atomic<std::uint64_t> identity_rejected_{0};
+
+  std::unique_ptr<PolicyClient> policy_client_;  // last: its thread uses what is above
 };
 
 }  // namespace postern

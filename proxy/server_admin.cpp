@@ -16,35 +16,18 @@ namespace json = boost::json;
 
 double unix_seconds(std::chrono::system_clock::time_point at) { return std::chrono::duration<double>(at.time_since_epoch()).count(); }
 
-std::string port_text(const PolicyPort& port) {
-  std::string text(name_of(port.protocol));
-  if (!port.name.empty()) return text + " " + port.name;
-  if (port.port) text += " " + std::to_string(port.port->number);
-  if (port.end_port) text += "-" + std::to_string(port.end_port->number);
-  return text;
-}
-
-std::string peer_text(const AllowList& list, const AllowedPeer& allowed) {
-  if (const auto* set = std::get_if<PeerSetRef>(&allowed.peer)) return text_of(*list.peer_sets[set->index]);
-  const auto* block = std::get_if<IpBlock>(&allowed.peer);
-  if (block == nullptr) return "anybody";
-  std::string text = block->cidr.text();
-  for (const Cidr& except : block->except) text += (&except == &block->except.front() ? " except " : ", ") + except.text();
-  return text;
-}
-
 json::array rules_json(const AllowList& list, const AllowDirection& direction) {
   json::array rules;
   for (const AllowRule& rule : direction.rules) {
     json::array ports;
-    for (const PolicyPort& port : rule.ports) ports.push_back(json::value(port_text(port)));
+    for (const PolicyPort& port : rule.ports) ports.push_back(json::value(text_of(port)));
     json::array peers;
     for (const AllowedPeer& peer : rule.peers) {
       peers.push_back(json::object{{"namespace", peer.origin.ns},
                                    {"policy", peer.origin.policy},
                                    {"rule_index", peer.origin.rule},
                                    {"peer_index", peer.origin.peer},
-                                   {"peer", peer_text(list, peer)}});
+                                   {"peer", text_of(list, peer)}});
     }
     rules.push_back(
         json::object{{"audit", rule.audit}, {"replaced", rule.replaced}, {"ports", std::move(ports)}, {"peers", std::move(peers)}});
@@ -68,7 +51,11 @@ Readiness Server::readiness() {
   const auto id = identity();
   if (!id) return {false, "no SVID: " + (identity_error_.empty() ? std::string("none configured") : identity_error_)};
   if (id->svid.not_after <= std::chrono::system_clock::now()) return {false, "the SVID has expired"};
-  if (!snapshot()) return {false, "no policy yet"};
+  if (!snapshot()) {
+    const std::string source = policy_client_ ? ": the control plane has not been reached" : policy_source_ ? "" : ": none configured";
+    const std::lock_guard lock(mutex_);
+    return {false, "no policy yet" + (policy_error_.empty() ? source : ": " + policy_error_)};
+  }
   return {true, ""};
 }
 
@@ -166,6 +153,11 @@ AdminBackend::Facts Server::facts() {
   if (const auto current = snapshot()) {
     out.policy_age_seconds = unix_seconds(std::chrono::system_clock::now()) - unix_seconds(current->made_at());
     out.policy_generation = current->generation();
+  }
+  if (policy_client_) {
+    const PolicyClient::Facts stream = policy_client_->facts();
+    out.control = ControlFacts{stream.connected, stream.updates, stream.refused, stream.streams, stream.lookups};
+    if (out.policy_age_seconds >= 0) out.policy_age_seconds = stream.confirmed_seconds_ago;
   }
   out.policy_rejected = policy_rejected_.load();
   out.identity_rejected = identity_rejected_.load();

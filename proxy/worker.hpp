@@ -28,6 +28,8 @@ class IdleInbound : public ListHook {
   ~IdleInbound() = default;
 };
 
+class Lookups;
+
 class Worker {
  public:
   Worker(std::size_t index, const Config& config, AccessLog& access_log, Log& log, WorkerCounters& counters);
@@ -70,6 +72,7 @@ class Worker {
   std::shared_ptr<const PolicySnapshot> snapshot;  // null: no policy yet
   std::shared_ptr<const TlsContext> tls;           // null: no SVID yet
   std::shared_ptr<const X509Context> identity;
+  Lookups* lookups = nullptr;    // null: there is no control plane to ask
   std::uint32_t pick = 0;        // turns through a Service's endpoints
   std::uint32_t handshakes = 0;  // under way
   std::uint32_t lingering = 0;   // being closed gracefully

@@ -108,10 +108,10 @@ def _exchange(connection, method, route, body):
 
 class Sidecar:
     """The sidecar of one pod. `config` is put over the configuration that is written (see ./postern-proxy --print-config); without an
-    authority it has no identity, without policies no policy."""
+    authority it has no identity, without policies or `control` (addresses of kit.control replicas) no policy."""
 
     def __init__(self, pod, authority=None, policies=None, *, namespace="default", service_account="default", pod_uid=None, name=None,
-                 trust_domain=None, config=None, redirect=(), uid=PROXY_UID):
+                 trust_domain=None, config=None, redirect=(), uid=PROXY_UID, control=()):
         self.pod, self.uid, self.redirect = pod, uid, list(redirect)
         self.folder = f"{pod.folder}/sidecar"
         os.mkdir(self.folder)
@@ -130,6 +130,11 @@ class Sidecar:
         }
         if policies:
             self.config["policyDir"] = policies.path
+        if control:
+            self.state_folder = f"{self.folder}/state"
+            os.mkdir(self.state_folder, 0o700)
+            os.chown(self.state_folder, uid, uid)
+            self.config["control"] = {"addresses": list(control), "stateDir": self.state_folder}
         self._identity = Versions(f"{self.folder}/identity")
         if authority:
             self.rotate(authority.issue(self.spiffe_id))

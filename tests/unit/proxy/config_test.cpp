@@ -204,7 +204,7 @@ TEST(ConfigFields, EachReadsWhatItPrintsAndNothingElse) {
       node.boolean = before == "false";
       Node item;
       item.kind = Node::Kind::string;
-      item.scalar = field.type == "list of IP addresses" ? "10.0.0.1" : "10.0.0.0/8";
+      item.scalar = field.type == "list of IP addresses" ? "10.0.0.1" : field.type == "list of host:port" ? "control:15010" : "10.0.0.0/8";
       if (!field.parse(node, config)) {
         node.kind = Node::Kind::sequence;
         node.items = {item};
@@ -264,6 +264,32 @@ TEST(ValidateConfig, WantsThePodWhosePoliciesAreRead) {
   EXPECT_THAT(problem_of(config), HasSubstr("workload.name: missing"));
   config.workload = {"", "web-0"};
   EXPECT_THAT(problem_of(config), HasSubstr("workload.namespace: missing"));
+}
+
+TEST(ParseConfig, WhereToConnectToIsAHostAndAPort) {
+  for (const char* good : {"control:15010", "postern-control.postern-system.svc:1", "10.0.0.1:65535", "[fd00::1]:15010"}) {
+    EXPECT_TRUE(parse_config("control: {addresses: ['" + std::string(good) + "']}", "x")) << good;
+  }
+  for (const char* bad : {"", "control", "control:", "control:0", "control:65536", ":15010", "fd00::1:15010", "[fd00::g]:1", "a b:1",
+                          "http://control:1", "control:1x"}) {
+    EXPECT_FALSE(parse_config("control: {addresses: ['" + std::string(bad) + "']}", "x")) << bad;
+  }
+}
+
+TEST(ValidateConfig, TakesPolicyFromOnePlaceOnly) {
+  Config config;
+  config.control.state_dir = "/run/state";
+  EXPECT_THAT(problem_of(config), HasSubstr("control.addresses: missing"));
+  config.control.addresses = {"control:15010"};
+  EXPECT_THAT(problem_of(config), HasSubstr("identity.certificate: missing"));
+  config.identity = {"svid.pem", "key.pem", "bundle.pem"};
+  EXPECT_THAT(problem_of(config), HasSubstr("mesh.trustDomain: missing"));
+  config.mesh.trust_domain = *TrustDomain::parse("cluster.local");
+  EXPECT_THAT(problem_of(config), HasSubstr("workload.name: missing"));
+  config.workload.name = "web-0";
+  EXPECT_EQ(problem_of(config), "valid");
+  config.policy_dir = "policies";
+  EXPECT_THAT(problem_of(config), HasSubstr("policyDir is given, too"));
 }
 
 TEST(ValidateConfig, WantsDistinctPorts) {

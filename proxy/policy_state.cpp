@@ -1,0 +1,153 @@
+#include "proxy/policy_state.hpp"
+
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <openssl/evp.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <cstring>
+
+namespace postern {
+
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::system_clock;
+
+constexpr std::string_view format = "postern-policy-state/1 ";
+
+std::string sha256_hex(std::string_view text) {
+  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
+  unsigned int size = 0;
+  EVP_Digest(text.data(), text.size(), digest.data(), &size, EVP_sha256(), nullptr);
+  std::string hex;
+  for (unsigned int i = 0; i < size; ++i) {
+    constexpr std::string_view digits = "0123456789abcdef";
+    hex += digits[digest[i] >> 4U];
+    hex += digits[digest[i] & 15U];
+  }
+  return hex;
+}
+
+// Up to the next newline, which is taken away too. Nothing where there is none.
+std::optional<std::string_view> take_line(std::string_view& text) {
+  const auto end = text.find('\n');
+  if (end == std::string_view::npos) return std::nullopt;
+  const std::string_view line = text.substr(0, end);
+  text.remove_prefix(end + 1);
+  return line;
+}
+
+Error errno_error(std::string_view what, const std::string& path) { return Error{std::string(what) + ": " + std::strerror(errno), path}; }
+
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd) {}
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  ~Descriptor() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+}  // namespace
+
+std::string encode_policy_state(const PolicyState& state) {
+  const auto written = std::chrono::duration_cast<milliseconds>(state.written_at.time_since_epoch()).count();
+  std::string rest = std::to_string(written) + " " + state.workload + "\n";
+  rest += encode(ControlMessage(state.update));
+  return std::string(format) + sha256_hex(rest) + "\n" + rest;
+}
+
+Result<PolicyState> decode_policy_state(std::string_view bytes) {
+  const auto header = take_line(bytes);
+  if (!header || !header->starts_with(format)) return Error{"not a policy state of version 1", ""};
+  if (header->substr(format.size()) != sha256_hex(bytes)) return Error{"its checksum is wrong: it was damaged, or cut off", ""};
+  const auto meta = take_line(bytes);
+  const auto space = meta ? meta->find(' ') : std::string_view::npos;
+  if (space == std::string_view::npos) return Error{"its second line is not \"<time> <namespace>/<name>\"", ""};
+  std::int64_t written = 0;
+  const auto [end, failed] = std::from_chars(meta->data(), meta->data() + space, written);
+  // Beyond this, milliseconds no longer fit the clock's nanoseconds.
+  constexpr std::int64_t last_ms = system_clock::duration::max() / milliseconds(1) - 1;
+  if (failed != std::errc() || end != meta->data() + space || written < 0 || written > last_ms)
+    return Error{"its time is not a number", ""};
+  auto message = decode_control_message(bytes);
+  if (!message) return message.error();
+  auto* update = std::get_if<Update>(&*message);
+  if (update == nullptr) return Error{"it holds a message that is no update", ""};
+  return PolicyState{system_clock::time_point(milliseconds(written)), std::string(meta->substr(space + 1)), std::move(*update)};
+}
+
+Result<void> check_age(const PolicyState& state, system_clock::time_point now, milliseconds max_age) {
+  constexpr std::chrono::minutes skew{1};  // clocks are corrected by a little
+  if (state.written_at > now + skew) return Error{"it was written in the future by this clock, so its age is not known", ""};
+  const auto age = std::chrono::duration_cast<std::chrono::seconds>(now - state.written_at);
+  if (age <= max_age) return {};
+  const auto limit = std::chrono::duration_cast<std::chrono::seconds>(max_age);
+  return Error{"it is " + std::to_string(age.count()) + " s old; control.maxPolicyAge allows " + std::to_string(limit.count()) + " s", ""};
+}
+
+Result<std::optional<std::string>> read_policy_state(const std::string& folder) {
+  const std::string path = folder + "/" + std::string(policy_state_name);
+  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  if (file.get() < 0 && errno == ENOENT) return std::optional<std::string>();
+  if (file.get() < 0) return errno_error("cannot be opened", path);
+  struct stat status {};
+  if (fstat(file.get(), &status) != 0) return errno_error("cannot be read", path);
+  if (!S_ISREG(status.st_mode)) return Error{"not a regular file", path};
+  if (status.st_uid != geteuid() || (status.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
+    return Error{"others than its owner may touch it; expected mode 0600 and this process's user as owner", path};
+  }
+  if (static_cast<std::size_t>(status.st_size) > policy_state_bytes) return Error{"too long", path};
+  std::string bytes(static_cast<std::size_t>(status.st_size), '\0');
+  std::size_t got = 0;
+  while (got < bytes.size()) {
+    const ssize_t n = ::read(file.get(), bytes.data() + got, bytes.size() - got);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return errno_error("cannot be read", path);
+    if (n == 0) break;
+    got += static_cast<std::size_t>(n);
+  }
+  bytes.resize(got);
+  return std::optional<std::string>(std::move(bytes));
+}
+
+Result<void> write_policy_state(const std::string& folder, std::string_view bytes) {
+  const std::string path = folder + "/" + std::string(policy_state_name);
+  const std::string temporary = path + ".new";
+  ::unlink(temporary.c_str());  // of a process that was killed while it wrote
+  {
+    const Descriptor file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
+    if (file.get() < 0) return errno_error("cannot be created", temporary);
+    while (!bytes.empty()) {
+      const ssize_t n = ::write(file.get(), bytes.data(), bytes.size());
+      if (n < 0 && errno == EINTR) continue;
+      if (n <= 0) {
+        Error error = errno_error("cannot be written", temporary);
+        ::unlink(temporary.c_str());
+        return error;
+      }
+      bytes.remove_prefix(static_cast<std::size_t>(n));
+    }
+  }
+  if (::rename(temporary.c_str(), path.c_str()) != 0) return errno_error("cannot be replaced", path);
+  return {};
+}
+
+bool is_memory_backed(const std::string& folder) {
+  struct statfs status {};
+  if (statfs(folder.c_str(), &status) != 0) return false;
+  return status.f_type == TMPFS_MAGIC || status.f_type == RAMFS_MAGIC;
+}
+
+}  // namespace postern

@@ -1,0 +1,114 @@
+"""postern-control, for tests, the demo and the benchmarks.
+
+    control = Control(folder, kube.kubeconfig, authority)                   # on this machine's loopback; any free ports
+    control = Control(folder, kube.kubeconfig, authority, pod=net.pod("control-1"))   # in a kit pod: pod.v4:15010
+    control.start(); control.wait_ready()
+    control.address                    # "host:port" of the sidecars' stream
+    control.admin("GET", "/policies")  # (status, decoded JSON or text)
+    control.kill(); control.start()    # SIGKILL, and again
+"""
+
+import json
+import os
+import re
+import signal
+import socket
+
+from kit.processes import Process
+from kit.sidecar import PROXY_UID, UnixConnection, Versions, _exchange, merged, program
+from kit.waiting import wait_until
+
+STREAM, HEALTH = 15010, 15011
+
+
+class Control:
+    """One replica. `config` is put over the configuration that is written (see postern-control --print-config)."""
+
+    def __init__(self, folder, kubeconfig, authority, *, pod=None, config=None, replica=None, uid=PROXY_UID):
+        self.folder, self.pod, self.uid, self.process = str(folder), pod, uid, None
+        self.replica = replica or (pod.name if pod else "control")
+        os.makedirs(self.folder, exist_ok=True)
+        os.chown(self.folder, uid, uid)
+        self.admin_path = f"{self.folder}/admin.sock"
+        stream, health = (STREAM, HEALTH) if pod else (_free_port(), _free_port())
+        self.address = f"{pod.v4 if pod else '127.0.0.1'}:{stream}"
+        self.health_address = (pod.v4 if pod else "127.0.0.1", health)
+        self.spiffe_id = f"spiffe://{authority.trust_domain}/postern/control"
+        self._identity = Versions(f"{self.folder}/identity")
+        self.rotate(authority.issue(self.spiffe_id))
+        own_kubeconfig = f"{self.folder}/kubeconfig"
+        with open(kubeconfig, encoding="utf-8") as file:
+            text = file.read()
+        # The program runs as a user of its own: what it is to read must be its own, too.
+        settings = json.loads(text)
+        cluster = settings["clusters"][0]["cluster"]
+        authority_file = f"{self.folder}/kube-ca.crt"
+        with open(cluster["certificate-authority"], encoding="ascii") as source, open(authority_file, "w", encoding="ascii") as out:
+            out.write(source.read())
+        cluster["certificate-authority"] = authority_file
+        with open(own_kubeconfig, "w", encoding="utf-8") as file:
+            json.dump(settings, file)
+        os.chown(own_kubeconfig, uid, uid)
+        self.config = merged({
+            "listen": {"stream": stream, "health": health, "adminSocket": self.admin_path},
+            "identity": {key: f"{self._identity.path}/{file}" for key, file in
+                         (("certificate", "svid.pem"), ("key", "svid.key"), ("bundle", "bundle.pem"))},
+            "mesh": {"trustDomain": authority.trust_domain},
+            "kubeconfig": own_kubeconfig,
+            "replica": self.replica,
+        }, config or {})
+
+    def rotate(self, svid):
+        """Replaces the identity files in one step."""
+        self._identity.replace(lambda folder: svid.write(folder, self.uid))
+
+    def start(self, *, wait=True, arguments=()):
+        path = f"{self.folder}/control.yaml"
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(self.config, file, indent=2)
+        start = self.pod.start if self.pod else Process
+        self.process = start([program("postern-control"), "--config", path, *arguments], uid=self.uid, name=self.replica)
+        if wait:
+            self.wait_ready()
+        return self.process
+
+    def stop(self, deadline=10.0):
+        """SIGTERM, and the exit status."""
+        return self.process.stop(signal.SIGTERM, deadline)
+
+    def kill(self):
+        """As a crash would: SIGKILL."""
+        self.process.kill()
+
+    def output(self):
+        return self.process.output() if self.process else ""
+
+    def admin(self, method, route, body=None):
+        """Asks the admin socket: (status, decoded JSON, or text where it is none)."""
+        return _exchange(UnixConnection(self.admin_path), method, route, body)
+
+    def wait_ready(self, deadline=30.0):
+        """Waits until it has seen every kind of object and serves sidecars."""
+        def look():
+            if not self.process.alive():
+                return "ended"
+            return self.admin("GET", "/readyz")[0] == 200
+        if wait_until(look, deadline, lambda: f"{self.replica} ready:\n{self.output()[-3000:]}") == "ended":
+            raise RuntimeError(f"{self.replica} has ended with {self.process.returncode}:\n{self.output()[-3000:]}")
+
+    def metric(self, name, **labels):
+        """The sum of the samples of that name whose labels have these values."""
+        total = 0.0
+        for line in self.admin("GET", "/metrics")[1].splitlines():
+            found = re.fullmatch(r"([a-z_]+)(?:\{(.*)\})? (\S+)", line)
+            if found and found[1] == name:
+                seen = dict(re.findall(r'([a-z_]+)="([^"]*)"', found[2] or ""))
+                if all(seen.get(k) == v for k, v in labels.items()):
+                    total += float(found[3])
+        return total
+
+
+def _free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,126 @@
+"""A mesh under a real API server: etcd, kube-apiserver and postern-control replicas in pods of their own, sidecars that take their policy from
+the stream. Objects are made through the API (`mesh.api`, a kit.kube.KubeApi).
+
+    mesh = ControlledMesh("web", "api", without=("plain",), replicas=2)
+    mesh.api.policy({...}); mesh.wait_denied("web", "api")
+    mesh.replicas[0].kill()
+"""
+
+from kit.cluster import App, knock
+from kit.control import Control
+from kit.kube import KubeServer
+from kit.peer import context
+from kit.pki import Authority
+from kit.pods import Network
+from kit.sidecar import Sidecar, program, spiffe_id
+from kit.waiting import wait_until
+from kit.websocket import WebSocket
+
+PORT = 7000
+RANGES = ["10.77.0.0/24", "fd77::/64", "10.96.0.0/16"]
+
+
+class ControlledMesh:
+    """Pods by name in `pods`, sidecars in `sidecars`, each pod with an echo server on PORT in `apps` and `app: <name>` as its label."""
+
+    def __init__(self, *names, without=(), replicas=2, mesh=None, config=None, control=None, start=True):
+        self.net = Network()
+        self.kube_pod = self.net.pod("kube")
+        self.kube = KubeServer(f"{self.net.folder}/kube-data", pod=self.kube_pod)
+        self.api = self.kube.api()
+        self.authority = Authority(f"{self.net.folder}/ca", "cluster.local")
+        self.api.namespace("default", {"team": "shop"})
+        self.api.namespace("postern-system")
+        self.api.node("node0", ["10.77.0.1"])
+        self.replicas = []
+        for number in range(1, replicas + 1):
+            pod = self.net.pod(f"control-{number}")
+            replica = Control(f"{pod.folder}/control", self.kube.kubeconfig, self.authority, pod=pod,
+                              config={"mesh": {"clusterCidrs": RANGES, **(mesh or {})}, **(control or {})})
+            self.replicas.append(replica)
+        self.pods, self.sidecars, self.apps, self.objects = {}, {}, {}, {}
+        self.config = config or {}
+        for name in (*names, *without):
+            self.add(name, meshed=name in names)
+        if start:
+            for replica in self.replicas:
+                replica.start(wait=False)
+            for replica in self.replicas:
+                replica.wait_ready()
+            for sidecar in self.sidecars.values():
+                sidecar.start(wait=False)
+            for sidecar in self.sidecars.values():
+                sidecar.wait_ready()
+
+    def add(self, name, *, namespace="default", meshed=True, labels=None, config=None):
+        """A pod, known to the API server; its sidecar is not started yet."""
+        pod = self.pods[name] = self.net.pod(name)
+        self.objects[name] = self.api.pod(name, namespace, pod.addresses(), {"app": name, **(labels or {})}, meshed=meshed)
+        if meshed:
+            self.sidecars[name] = Sidecar(pod, self.authority, namespace=namespace, pod_uid=self.uid(name),
+                                          control=[replica.address for replica in self.replicas],
+                                          config={"drainPeriod": "300ms", **self.config, **(config or {})})
+        self.apps[name] = App(pod, PORT)
+        return pod
+
+    def uid(self, name):
+        return self.objects[name]["metadata"]["uid"]
+
+    def svid(self, name, **fields):
+        """A valid SVID of that pod, or with other fields of its SPIFFE ID."""
+        fields = {"namespace": "default", "service_account": "default", "pod": name, "pod_uid": self.uid(name) if name in self.objects else "?",
+                  **fields}
+        return self.authority.issue(spiffe_id("cluster.local", **fields))
+
+    def reach(self, source, target, port=PORT):
+        """What a connection comes to: the bytes echoed, "reset", "refused" or "fin"."""
+        address = self.pods[target].v4 if target in self.pods else target
+        _, how = knock(self.pods[source], address, port, b"ping")
+        return how
+
+    def wait_allowed(self, source, target, port=PORT, deadline=10.0):
+        wait_until(lambda: self.reach(source, target, port) == b"ping", deadline, lambda: f"{source} -> {target} allowed\n{self.said()}")
+
+    def wait_denied(self, source, target, port=PORT, deadline=10.0):
+        wait_until(lambda: self.reach(source, target, port) == "reset", deadline, lambda: f"{source} -> {target} denied\n{self.said()}")
+
+    def open(self, source, target, port=PORT):
+        """An established connection that has echoed."""
+        s = self.pods[source].connect(self.pods[target].v4 if target in self.pods else target, port)
+        s.sendall(b"ping")
+        if s.recv(4) != b"ping":
+            raise AssertionError("no echo")
+        return s
+
+    def serving(self, name):
+        """The replica that the sidecar's stream is connected to now, or None."""
+        key = f"default/{name}"
+        for replica in self.replicas:
+            if replica.process is None or not replica.process.alive():
+                continue
+            text = str(replica.admin("GET", "/streams")[1])
+            if key in text:
+                return replica
+        return None
+
+    def status(self, *arguments, deadline=60.0):
+        """posternctl status with every replica: the CompletedProcess."""
+        controls = [part for replica in self.replicas for part in ("--control", replica.admin_path)]
+        return self.kube_pod.run([program("posternctl"), "status", *arguments, *controls], deadline=deadline)
+
+    def raw_stream(self, name, svid=None, replica=None):
+        """A hostile sidecar: a WebSocket to a replica from that pod, past its own redirection."""
+        replica = replica or self.replicas[0]
+        return WebSocket(self.pods[name], replica.pod.v4, 15010, context(svid or self.svid(name), alpn=("postern-control/1",)))
+
+    def said(self):
+        """The last words of every sidecar and replica."""
+        texts = [f"== {name}\n{sidecar.output()[-1500:]}" for name, sidecar in self.sidecars.items()]
+        texts += [f"== {replica.replica}\n{replica.output()[-1500:]}" for replica in self.replicas]
+        return "\n".join(texts)
+
+    def close(self):
+        for app in self.apps.values():
+            app.close()
+        self.kube.stop()
+        self.net.close()
