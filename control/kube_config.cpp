@@ -48,6 +48,8 @@ std::optional<std::string> split_url(std::string_view url, KubeConfig& out) {
   if (url.starts_with("http://")) return "the API server is spoken to over TLS only; write https://";
   if (!url.starts_with(kScheme)) return "expected https://HOST[:PORT]";
   url.remove_prefix(kScheme.size());
+  if (url.find_first_of("?#@ \t\r\n") != std::string_view::npos)
+    return "expected https://HOST[:PORT][/PATH] without user, query, fragment or spaces";
   const std::size_t slash = url.find('/');
   if (slash != std::string_view::npos) {
     std::string_view path = url.substr(slash);
@@ -55,8 +57,6 @@ std::optional<std::string> split_url(std::string_view url, KubeConfig& out) {
     out.base_path = path;
     url = url.substr(0, slash);
   }
-  if (out.base_path.find_first_of("?# \t\r\n") != std::string::npos)
-    return "expected https://HOST[:PORT][/PATH] without query, fragment or spaces";
   std::string_view port;
   if (url.starts_with('[')) {
     const std::size_t end = url.find(']');
@@ -69,8 +69,7 @@ std::optional<std::string> split_url(std::string_view url, KubeConfig& out) {
     out.host = url.substr(0, colon);
     if (colon != std::string_view::npos) port = url.substr(colon);
   }
-  if (out.host.empty() || out.host.find_first_of("@ \t\r\n") != std::string::npos)
-    return "expected https://HOST[:PORT] with a host name or address, and without a user";
+  if (out.host.empty()) return "expected https://HOST[:PORT] with a host name or address";
   if (port.empty()) return std::nullopt;
   const auto number = port_of(port.substr(1));
   if (!port.starts_with(':') || !number) return "expected a port between 1 and 65535 after the host";

@@ -133,7 +133,6 @@ asio::awaitable<KubeConnection::Outcome> KubeConnection::receive(const KubeReque
   std::from_chars(retry.data(), retry.data() + retry.size(), seconds);
   response.retry_after = std::chrono::seconds(std::min(seconds, 300U));
   const bool to_sink = sink != nullptr && response.status == 200;
-  parser.eager(true);
   if (to_sink && !(*sink)({})) {
     out.response = std::move(response);
     co_return out;

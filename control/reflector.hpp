@@ -20,7 +20,7 @@ namespace postern {
 struct ReflectorSettings {
   WatchedKind kind = WatchedKind::pods;
   ObjectKey mesh_config{"postern-system", "postern"};  // only of kind mesh_config: which ConfigMap
-  MeshConfig mesh_defaults;                            // only of kind mesh_config: where the ConfigMap says nothing, or is absent
+  MeshConfig mesh_defaults = {};                       // only of kind mesh_config: where the ConfigMap says nothing, or is absent
   unsigned page = 500;                                 // objects of one answer
   std::chrono::milliseconds list_deadline{60'000};     // from one piece of the answer to the next
   std::chrono::seconds watch_for{600};                 // the server is asked to end a watch after 0.5 to 1 times this
