@@ -51,9 +51,9 @@ class AdminBackend {
     double svid_expiry_seconds = 0;  // unix time; 0: no SVID
     double policy_age_seconds = -1;  // since the policy in force was made, or confirmed by the control plane; -1: none
     std::uint64_t policy_generation = 0;
-    std::uint64_t policy_rejected = 0;    // bad policy directories refused so far
-    std::uint64_t identity_rejected = 0;  // bad identity files refused so far
-    std::optional<ControlFacts> control;  // where there is a control plane
+    std::uint64_t policy_rejected = 0;                   // bad policy directories refused so far
+    std::uint64_t identity_rejected = 0;                 // bad identity files refused so far
+    std::optional<ControlFacts> control = std::nullopt;  // where there is a control plane
   };
   virtual Facts facts() = 0;
 };

@@ -123,12 +123,24 @@ TEST_F(Metrics, FactsAreGaugesAndCounters) {
   EXPECT_EQ(parse(render_metrics({}, facts)).series.at("postern_policy_generation"), 3);
 }
 
+TEST_F(Metrics, TheControlPlanesFactsAreThereWhereItIs) {
+  EXPECT_FALSE(scrape().series.contains("postern_control_connected"));
+  facts.control = {.connected = true, .updates = 2, .refused = 3, .streams = 4, .lookups = 5};
+  const Parsed got = scrape();
+  EXPECT_EQ(got.series.at("postern_control_connected"), 1);
+  EXPECT_EQ(got.series.at("postern_control_updates_total"), 2);
+  EXPECT_EQ(got.series.at("postern_control_refused_total"), 3);
+  EXPECT_EQ(got.series.at("postern_control_streams_total"), 4);
+  EXPECT_EQ(got.series.at("postern_control_lookups_total"), 5);
+}
+
 // Makes every family appear, then compares with the documentation both ways.
 TEST_F(Metrics, AreAllInTheDocumentationWithTheirType) {
   one->connections_closed[0][0][at(Reason::finished)].add();
   one->handshakes_failed[0][at(Reason::handshake_failed)].add();
   one->shed[at(Reason::too_many_connections)].add();
   facts.policy_age_seconds = 1;
+  facts.control.emplace();
   std::ifstream file(std::string(POSTERN_SOURCE_DIR) + "/docs/metrics.md");
   std::set<std::string> documented;
   std::map<std::string, std::string> rows;
