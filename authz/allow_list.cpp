@@ -28,4 +28,10 @@ bool AllowList::operator==(const AllowList& other) const {
          std::equal(peer_sets.begin(), peer_sets.end(), other.peer_sets.begin(), other.peer_sets.end(), same);
 }
 
+std::string text_of(const AllowList& list, const AllowedPeer& peer) {
+  if (const auto* set = std::get_if<PeerSetRef>(&peer.peer)) return text_of(*list.peer_sets[set->index]);
+  const auto* block = std::get_if<IpBlock>(&peer.peer);
+  return block != nullptr ? text_of(*block) : "anybody";
+}
+
 }  // namespace postern

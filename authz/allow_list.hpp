@@ -88,5 +88,7 @@ struct AllowList {
   // By content, also of the peer sets.
   bool operator==(const AllowList& other) const;
 };
+// The peer in words: those of its set or block, or "anybody". REQUIRES: it is of this list, with its peer sets.
+std::string text_of(const AllowList& list, const AllowedPeer& peer);
 
 }  // namespace postern

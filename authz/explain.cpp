@@ -7,12 +7,6 @@
 namespace postern {
 namespace {
 
-std::string number_text(const PolicyPort& port) {
-  std::string text = std::to_string(port.port->number);
-  if (port.end_port && *port.end_port != *port.port) text += "-" + std::to_string(port.end_port->number);
-  return text;
-}
-
 // Walks the allow list of one direction for one connection.
 class Walk {
  public:
@@ -30,20 +24,20 @@ class Walk {
   }
 
   ExplainedRule look_at(const AllowRule& rule, const AllowedPeer& allowed) const {
-    ExplainedRule result{.origin = &allowed.origin, .audit = rule.audit, .replaced = rule.replaced, .peer = {}, .ports = {}};
+    ExplainedRule result{.origin = &allowed.origin,
+                         .audit = rule.audit,
+                         .replaced = rule.replaced,
+                         .peer = text_of(snapshot_.allow_list(), allowed),
+                         .ports = {}};
     if (const auto* set = std::get_if<PeerSetRef>(&allowed.peer)) {
       const PeerSet& members = *snapshot_.allow_list().peer_sets[set->index];
-      result.peer = text_of(members);
       result.peer_matches = peer_.matches_peer_sets && member_ && members.contains(*member_);
     } else if (const auto* block = std::get_if<IpBlock>(&allowed.peer)) {
-      result.peer = block->cidr.text();
       result.peer_matches = block->cidr.contains(peer_.address);
       for (const Cidr& except : block->except) {
-        result.peer += (&except == &block->except.front() ? " except " : ", ") + except.text();
         if (except.contains(peer_.address)) result.peer_matches = false;
       }
     } else {
-      result.peer = "anybody";
       result.peer_matches = true;
     }
     look_at_ports(rule, result);
@@ -69,17 +63,15 @@ class Walk {
     }
     for (const PolicyPort& port : rule.ports) {
       if (!result.ports.empty()) result.ports += ", ";
-      result.ports += std::string(name_of(port.protocol)) + " ";
+      result.ports += text_of(port);
       bool matches = false;
       if (!port.name.empty()) {
         const auto number = destination_ == nullptr ? std::nullopt : destination_->named_port(port.name, port.protocol);
-        result.ports += port.name + (number ? " (" + std::to_string(number->number) + ")" : " (not a port of the destination)");
+        result.ports += number ? " (" + std::to_string(number->number) + ")" : " (not a port of the destination)";
         matches = number == port_;
       } else if (port.port) {
-        result.ports += number_text(port);
         matches = *port.port <= port_ && port_ <= port.end_port.value_or(*port.port);
       } else {
-        result.ports += "every port";
         matches = true;
       }
       if (matches && port.protocol == protocol_) result.port_matches = true;

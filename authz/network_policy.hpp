@@ -26,6 +26,7 @@ struct PolicyPort {
 
   bool operator==(const PolicyPort&) const = default;
 };
+std::string text_of(const PolicyPort& port);  // TCP 80-90, TCP http, UDP every port
 
 // spec.<direction>[].{from,to}[].ipBlock. Every `except` lies strictly inside `cidr`.
 struct IpBlock {
@@ -34,6 +35,7 @@ struct IpBlock {
 
   auto operator<=>(const IpBlock&) const = default;
 };
+std::string text_of(const IpBlock& block);  // 10.0.0.0/8 except 10.1.0.0/16, 10.2.0.0/16
 
 // spec.<direction>[].{from,to}[]. Either an ipBlock, or one selector, or both selectors (then both must match).
 struct PolicyPeer {

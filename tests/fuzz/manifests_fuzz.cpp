@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "authz/manifests.hpp"
+#include "authz/service_record.hpp"
 
 namespace {
 
@@ -51,6 +52,18 @@ void check(const ClusterView& cluster) {
     require(cluster.namespaces.count(key.ns) == 1 && !pod.workload.service_account.empty());
     for (const NamedPort& port : pod.workload.named_ports) require(port.port.number != 0 && port_name_faults(port.name).empty());
     for (const ProbePort& probe : pod.workload.probe_ports) require(probe.port.number != 0);
+  }
+  for (const auto& [key, slice] : cluster.endpoint_slices) {
+    require(key == ObjectKey{slice.ns, slice.name});
+    for (const SlicePort& port : slice.ports) require(port.port.number != 0);
+    for (const SliceEndpoint& endpoint : slice.endpoints) require(!endpoint.addresses.empty());
+  }
+  for (const ServiceRecord& service : resolve_services(cluster)) {
+    for (const ServiceRecordPort& port : service.ports) {
+      for (const IpFamily family : {IpFamily::v4, IpFamily::v6}) {
+        for (const ServiceEndpoint& endpoint : port.of(family)) require(endpoint.address.address.family() == family);
+      }
+    }
   }
   for (const auto& [name, ns] : cluster.namespaces) require(ns.name == name && ns.labels.at("kubernetes.io/metadata.name") == name);
 }

@@ -117,6 +117,7 @@ ClusterView shuffled(const ClusterView& view, std::mt19937& random) {
           .pods = shuffle(view.pods),
           .policies = shuffle(view.policies),
           .services = shuffle(view.services),
+          .endpoint_slices = shuffle(view.endpoint_slices),
           .nodes = shuffle(view.nodes)};
 }
 

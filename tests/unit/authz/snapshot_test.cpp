@@ -144,7 +144,8 @@ TEST_F(SnapshotResolve, OnlyUsableEndpointsCount) {
   c.view.pods.at(key("shop/db-2")).terminating = true;
   EXPECT_EQ(all(at("10.96.0.1", 80)), (std::set<std::string>{"10.0.1.3:5433"}));
   c.view.services.at(key("shop/db")).publish_not_ready = true;
-  EXPECT_EQ(all(at("10.96.0.1", 80)), (std::set<std::string>{"10.0.1.1:5431", "10.0.1.3:5433"}));
+  EXPECT_EQ(all(at("10.96.0.1", 80)), (std::set<std::string>{"10.0.1.1:5431", "10.0.1.2:5432", "10.0.1.3:5433"}));
+  c.view.pods.at(key("shop/db-2")).phase = PodPhase::succeeded;
   c.view.pods.at(key("shop/db-3")).phase = PodPhase::failed;
   c.view.pods.at(key("shop/db-1")).workload.named_ports.clear();  // the target port does not exist there
   EXPECT_EQ(all(at("10.96.0.1", 80)), (std::set<std::string>{"no endpoint"}));
