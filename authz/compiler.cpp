@@ -157,6 +157,7 @@ PeerSetRecord record_of(const PeerSelectors& selectors, const ClusterView& view)
                        .whole_namespaces = selectors.pods.empty(),
                        .namespace_names = {},
                        .members = {}};
+  if (record.whole_namespaces && selectors.namespaces.empty()) return record;  // everywhere: no names
   std::set<std::string> names;
   for (const auto& [name, ns] : view.namespaces) names.insert(name);
   for (auto it = view.pods.begin(); it != view.pods.end(); it = view.pods.upper_bound({it->first.ns + '\0', ""}))

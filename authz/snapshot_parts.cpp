@@ -13,9 +13,11 @@ Error missing(std::string what) { return {.message = std::move(what), .where = "
 void add_members(const Topology& topology, const PeerSetRecord& record, PeerSet& set) {
   const auto& workloads = topology.workloads();
   if (record.whole_namespaces) {
+    const auto& names = record.namespace_names;
+    const bool everywhere = record.namespaces.empty();
     for (std::uint32_t i = 0; i < workloads.size(); ++i) {
-      const auto& names = record.namespace_names;
-      if (!workloads[i].host_network && std::binary_search(names.begin(), names.end(), workloads[i].ns)) set.members.push_back(i);
+      if (workloads[i].host_network) continue;
+      if (everywhere || std::binary_search(names.begin(), names.end(), workloads[i].ns)) set.members.push_back(i);
     }
     return;
   }

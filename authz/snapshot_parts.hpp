@@ -33,7 +33,7 @@ struct PeerSetRecord {
   LabelSelector namespaces;
   LabelSelector pods;
   bool whole_namespaces = false;
-  std::vector<std::string> namespace_names;  // only where whole_namespaces; sorted
+  std::vector<std::string> namespace_names;  // only where whole_namespaces; sorted. None where `namespaces` is empty: that is every one
   std::vector<WorkloadKey> members;          // only where not; sorted
 
   bool operator==(const PeerSetRecord&) const = default;

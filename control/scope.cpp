@@ -321,6 +321,7 @@ void Scope::forget_nodes() {
 
 // What no longer exists has been said to be removed, and need not be forgotten by its receiver.
 void Scope::forget_gone() {
+  const bool to_notify = to_notify_;
   const auto pods = looked_up_pods_;
   for (const WorkloadKey& key : pods) {
     if (index_.pods.at(key).pod == nullptr) forget_pod(key);
@@ -329,6 +330,7 @@ void Scope::forget_gone() {
   for (const ObjectKey& key : services) {
     if (!index_.services.find(key)->record) forget_service(key);
   }
+  to_notify_ = to_notify;
 }
 
 }  // namespace postern::graph
