@@ -134,7 +134,6 @@ void Control::on_event(WatchEvent event) {
       learning_uid_ = true;
       asio::co_spawn(io_, learn_store_uid(), asio::detached);
     }
-    if (!synced_at) log_.info("kind_synced", {{"kind", name_of(kind)}});
     if (!synced_at) synced_at = Clock::now();
   }
   changed();
@@ -238,6 +237,15 @@ void Control::flush() {
                             {"policies", std::to_string(view.policies.size())},
                             {"seconds", std::to_string(seconds_between(began_, ended))}});
   }
+  const bool no_ranges = store_.mesh().settings.cluster_cidrs.empty();
+  if (no_ranges && !warned_of_ranges_) {
+    log_.warning(
+        "cluster_ranges_unknown",
+        {{"remedy",
+          "set mesh.clusterCidrs (here or in the mesh's ConfigMap) to the ranges of pods and Services: without them an address that a "
+          "sidecar does not know counts as outside the cluster, and is never looked up"}});
+  }
+  warned_of_ranges_ = no_ranges;
   server_->flushed(store_.mark());
   settle_soon();
 }

@@ -94,6 +94,7 @@ class Control final : private ControlAdminBackend {
   std::string store_uid_;
   bool learning_uid_ = false;
   bool published_ = false;
+  bool warned_of_ranges_ = false;
   bool dirty_ = false;  // the store has seen events since the last flush
   Clock::time_point dirty_since_;
   Clock::time_point dirty_last_;

@@ -247,7 +247,7 @@ TEST_F(PolicyServerTest, WhoNeverSaysHelloIsCut) {
   Sidecar& silent = connect(tls, {});
   tcp::socket bare(io);
   bare.connect(tcp::endpoint(asio::ip::address_v4::loopback(), port.number));
-  ASSERT_TRUE(reach([&] { return server->stats().accepted == 2 && server->count() == 0; }));
+  ASSERT_TRUE(reach([&] { return server->stats().accepted == 2 && server->count() == 0 && !silent.ended.empty(); }));
   EXPECT_EQ(silent.ended, "closed");
   EXPECT_EQ(server->stats().ended.at("handshake_timeout"), 2U);
   EXPECT_EQ(server->stats().handshaking, 0U);
