@@ -36,6 +36,7 @@ def in_audit(manifest, replaced):
 class ManifestFolder:
     """Stand-alone: every sidecar reads one folder of manifests, which is replaced in one step."""
 
+    programs = ("postern-proxy", "posternctl")
     change = "One atomic change of the policy directory."
     from_change = "From the change of the directory"
 
@@ -79,7 +80,7 @@ class Application:
     def __init__(self, name, manifests, source=ManifestFolder):
         self.manifests = manifests
         self.net = Network(name)
-        self._readable_programs()
+        self._readable_programs(source.programs)
         self.pods = {pod: self.net.pod(pod) for pod in PODS}
         self.authority = Authority(f"{self.net.folder}/ca", TRUST_DOMAIN, name="demo CA")
         self.source = source(self)
@@ -102,9 +103,9 @@ class Application:
     def close(self):
         self.net.close()
 
-    def _readable_programs(self):
+    def _readable_programs(self, names):
         """The pods' programs run as users of their own, who may not be let into the folder of this checkout (/root is one)."""
-        programs = {name: program(name) for name in ("postern-proxy", "posternctl")}
+        programs = {name: program(name) for name in names}
         tree = os.path.dirname(os.path.dirname(programs["postern-proxy"]))
         self.programs = f"{self.net.folder}/programs/{os.path.basename(tree)}"  # its name tells the kit how slow they are
         for source in programs.values():
