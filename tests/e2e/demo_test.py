@@ -49,6 +49,12 @@ class DemoTest(unittest.TestCase):
         self.assertRegex(said, r"frontend +inbound +AUDIT +finished")
         self.assertNotIn("\033", said)  # colours are for terminals
 
+    def test_with_the_control_plane(self):
+        """The same rows where the policies come from a real API server, and `posternctl status --wait` says when they are in force."""
+        said = self.demo("--control", status=0)
+        self.assertRegex(said, r"\n(\d+) attempts, \1 as expected, 0 different")
+        self.assertIn("kubectl apply", said)
+
     def test_whole_records(self):
         self.assertRegex(self.demo("--records", "full", status=0), r'\n +3 backend \{"@timestamp":.*"close.reason": "denied"')
 
