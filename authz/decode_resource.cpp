@@ -190,9 +190,14 @@ AllowListRecord decode_allow_list(const Field& body) {
 PeerSetRecord decode_peer_set(const Field& body) {
   body.expect_only({"namespaceSelector", "podSelector", "wholeNamespaces", "namespaces", "members"});
   PeerSetRecord out;
+  // An empty selector matches everything, so that one which is missing must not pass for it.
+  for (const char* selector : {"namespaceSelector", "podSelector"}) {
+    if (!body[selector].present()) body[selector].refuse("Required value: {} for everything");
+  }
   out.namespaces = decode_selector(body["namespaceSelector"]);
   out.pods = decode_selector(body["podSelector"]);
   out.whole_namespaces = body["wholeNamespaces"].boolean();
+  if (out.whole_namespaces && !out.pods.empty()) body["wholeNamespaces"].refuse("a set with a podSelector is not whole namespaces");
   const Field namespaces = body["namespaces"];
   const Field members = body["members"];
   out.namespace_names = list_of(namespaces, namespace_name);
