@@ -275,7 +275,7 @@ def parse():
     parser = argparse.ArgumentParser(prog="./dev bench control", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pods", type=int, default=10_000)
     parser.add_argument("--policies", type=int, default=5_000)
-    parser.add_argument("--sidecars", type=int, default=1_000, help="streams; 100,000 descriptors are asked for")
+    parser.add_argument("--sidecars", type=int, default=1_000, help="streams")
     parser.add_argument("--rounds", type=int, default=60, help="changes of each kind")
     parser.add_argument("--json", metavar="FILE", help="write the numbers there as well")
     return parser.parse_args()
@@ -285,7 +285,8 @@ if __name__ == "__main__":
     BEGAN = time.monotonic()
     if os.geteuid() != 0:
         sys.exit("./dev bench control: needs root, for network namespaces")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (100_000, 100_000))
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     chosen = parse()
     bench = Bench(chosen)
     try:
