@@ -4,9 +4,9 @@
 #include <boost/asio/awaitable.hpp>
 #include <vector>
 
+#include "base/http_service.hpp"
 #include "base/log.hpp"
 #include "proxy/admin.hpp"
-#include "base/http_service.hpp"
 
 namespace postern {
 
