@@ -110,10 +110,13 @@ void ClusterStore::put(const ObjectKey& key, WatchedObject object) {
 
 bool ClusterStore::remove(WatchedKind kind, const ObjectKey& key) {
   switch (kind) {
-    case WatchedKind::pods:
-      if (view_.pods.erase(key) == 0) return false;
+    case WatchedKind::pods: {
+      auto pod = view_.pods.extract(key);
+      if (pod.empty()) return false;
+      removed_pods_.push_back(std::move(pod));
       changes_.pods.insert(key);
       return true;
+    }
     case WatchedKind::namespaces:
       if (view_.namespaces.erase(key.name) == 0) return false;
       changes_.namespaces.insert(key.name);
@@ -173,7 +176,10 @@ void ClusterStore::set_mesh(MeshConfig mesh) {
   mesh_ = std::move(mesh);
 }
 
-Changes ClusterStore::take_changes() { return std::exchange(changes_, {}); }
+Changes ClusterStore::take_changes() {
+  removed_pods_.clear();
+  return std::exchange(changes_, {});
+}
 
 std::vector<const EndpointSlice*> ClusterStore::slices_of(const ObjectKey& service) const {
   std::vector<const EndpointSlice*> slices;

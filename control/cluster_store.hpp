@@ -37,6 +37,7 @@ class ClusterStore {
   void apply(WatchEvent event);
   Changes take_changes();
 
+  // A pod that leaves the view stays where it is in memory until take_changes(): who keeps a pointer has until then to learn of it.
   const ClusterView& view() const { return view_; }
   const MeshConfig& mesh() const { return mesh_; }
   // The EndpointSlices of a Service, by name.
@@ -65,6 +66,7 @@ class ClusterStore {
   void unlink_slice(const ObjectKey& key, const EndpointSlice& slice);
 
   ClusterView view_;
+  std::vector<std::map<ObjectKey, Pod>::node_type> removed_pods_;
   std::map<ObjectKey, std::set<ObjectKey>> slices_;  // by Service
   MeshConfig defaults_;
   MeshConfig mesh_;

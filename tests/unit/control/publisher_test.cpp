@@ -108,6 +108,19 @@ TEST_F(PublisherTest, ANewMemberIsTheSetAndItsRecordAndNothingElse) {
   EXPECT_FALSE(db.told());
 }
 
+TEST_F(PublisherTest, WhatWasDeletedMayBeTakenUntilTheNextFlush) {
+  Receiver api(publisher, key("shop/api"), "uid-api");
+  const Pod& pod = c.pod("shop/web-3", "10.0.0.9", {{"app", "web"}});
+  feed.apply(pod);
+  flush();
+  feed.erase(pod);
+  EXPECT_EQ(api.take(), 2U);
+  EXPECT_TRUE(api.has("pod/shop/web-3"));
+  flush();
+  EXPECT_EQ(api.take(), 2U);
+  EXPECT_FALSE(api.has("pod/shop/web-3"));
+}
+
 TEST_F(PublisherTest, AnotherLabelTakesTheMemberAndItsRecordAway) {
   Receiver api(publisher, key("shop/api"), "uid-api");
   c.view.pods.at(key("shop/web-2")).labels["app"] = "canary";
