@@ -103,17 +103,24 @@ class WebSocketStream final : public ControlStream, public std::enable_shared_fr
     beast::get_lowest_layer(socket_).close(ignored);
   }
 
+  void finish() override {
+    finishing_ = true;
+    if (unsent_.empty()) close();
+  }
+
  private:
   void write_next() {
     socket_.async_write(asio::buffer(unsent_.front()), [self = shared_from_this()](const error_code& ec, std::size_t) {
       if (ec) return self->close();  // read() says so
       self->unsent_.pop_front();
-      if (!self->unsent_.empty()) self->write_next();
+      if (!self->unsent_.empty()) return self->write_next();
+      if (self->finishing_) self->close();
     });
   }
 
   websocket::stream<TlsSocket> socket_;
   std::deque<std::string> unsent_;
+  bool finishing_ = false;
   std::function<void()> on_pong_;
 };
 

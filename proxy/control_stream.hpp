@@ -40,6 +40,8 @@ class ControlStream {
   virtual void on_pong(std::function<void()> call) = 0;
   // Ends a read() under way.
   virtual void close() = 0;
+  // Closes when what was given to send() has been written. REQUIRES: no read() is under way.
+  virtual void finish() = 0;
 };
 
 }  // namespace postern

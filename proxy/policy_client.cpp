@@ -260,7 +260,7 @@ asio::awaitable<PolicyClient::Impl::Ended> PolicyClient::Impl::converse(tcp::end
   }
   first_update_.cancel();
   renew_.cancel();
-  stream_->close();
+  stream_->finish();  // a NACK may still be on its way
   stream_.reset();
   connected_ = false;
   log_.warning("control_disconnected", {{"address", address}, {"why", why}, {"policy", "the last good one stays in force"}});

@@ -208,7 +208,7 @@ class StatusTest(ControlCase):
             self.api.policy(policy("other-deny", app="other", ingress=[]))
             stream.nack(stream.until("update"), "does not fit")
             def named():
-                done = self.mesh.status("default/other-deny", "-o", "json")
+                done = self.mesh.status("default/other-deny", "--output", "json")
                 return "does not fit" in json.dumps(json.loads(done.stdout))
             wait_until(named, what=lambda: self.mesh.status("default/other-deny").stdout)
 

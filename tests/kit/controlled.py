@@ -94,12 +94,10 @@ class ControlledMesh:
 
     def serving(self, name):
         """The replica that the sidecar's stream is connected to now, or None."""
-        key = f"default/{name}"
         for replica in self.replicas:
             if replica.process is None or not replica.process.alive():
                 continue
-            text = str(replica.admin("GET", "/streams")[1])
-            if key in text:
+            if any(stream["pod"] == name for stream in replica.admin("GET", "/streams")[1]["streams"]):
                 return replica
         return None
 

@@ -33,6 +33,12 @@ using namespace std::chrono_literals;
 
 constexpr int patience_ms = 10'000;
 
+bool wait_for(const std::function<bool()>& condition) {
+  const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(patience_ms);
+  while (!condition() && std::chrono::steady_clock::now() < until) std::this_thread::yield();
+  return condition();
+}
+
 // The replica's end of one stream; everything blocks, within limits.
 class ReplicaStream {
  public:
@@ -104,8 +110,10 @@ class ReplicaStream {
     if (text.size() < 126) {
       head += static_cast<char>(text.size());
     } else {
-      head += '\x7F';
-      for (int shift = 56; shift >= 0; shift -= 8) head += static_cast<char>((text.size() >> static_cast<unsigned>(shift)) & 255U);
+      const bool is_long = text.size() >= 65536;  // the shortest form is asked for (RFC 6455 section 5.2)
+      head += is_long ? '\x7F' : '\x7E';
+      for (int shift = is_long ? 56 : 8; shift >= 0; shift -= 8)
+        head += static_cast<char>((text.size() >> static_cast<unsigned>(shift)) & 255U);
     }
     write(head + text);
   }
@@ -235,7 +243,7 @@ TEST_F(PolicyClientTest, AcknowledgesOnlyWhatIsEnforced) {
   EXPECT_TRUE(stream->expect<Hello>().mark.epoch.empty());
   stream->send(update(1, 10));
   // A question that is asked meanwhile comes before the acknowledgement: that has not been sent.
-  while (receiver.count() == 0) std::this_thread::yield();
+  ASSERT_TRUE(wait_for([&] { return receiver.count() > 0; }));
   client->lookups().ask(
       ip("10.0.0.9"), [] {}, Lookups::Clock::now());
   EXPECT_EQ(stream->expect<Lookup>().address, ip("10.0.0.9"));
@@ -336,7 +344,7 @@ TEST_F(PolicyClientTest, LooksUpOnceForAllWhoAsk) {
   stream->expect<Ack>();
   EXPECT_EQ(answered, 0);
   stream->send(LookupAnswer{lookup.id, true, ""});
-  while (answered < 3) std::this_thread::yield();
+  EXPECT_TRUE(wait_for([&] { return answered == 3; }));
   EXPECT_EQ(receiver.count(), 2U);
 }
 
