@@ -113,36 +113,10 @@ Result<void> change(const Iptables& iptables, IpFamily family, const NatState& f
   return iptables.restore(family, transaction(from, to));
 }
 
-// The zone's part of the raw table, without what others have before it: that does not concern us.
-Result<NatState> zone_of(const Iptables& iptables, IpFamily family) {
-  const auto saved = iptables.save(family, "raw");
-  if (!saved) return saved.error();
-  NatState state = read_saved_rules(*saved);
-  state.earlier.clear();
-  return state;
-}
-
-// Redirection works without the zone, but for ports that are used again at once: where the kernel has none, that is said.
-void install_zone(const Iptables& iptables, IpFamily family, const RedirectRules& rules) {
-  const NatState expected = render_zone(rules);
-  const auto before = zone_of(iptables, family);
-  if (before && differences(expected, *before).empty()) return;
-  const auto done = before ? iptables.restore(family, transaction(*before, expected, "raw")) : Result<void>(before.error());
-  if (done) return;
-  print(std::string(name_of(family)) + " has no conntrack zone for the sidecar (" + done.error().text() +
-        "): a connection whose port was used a moment before may fail. Expected a kernel with the raw table and the CT target");
-}
-
 // Takes our rules out of implementations that are not used (any longer): they would redirect a second time.
 Result<void> clear(const std::vector<Iptables>& programs, bool& removed) {
   for (const Iptables& iptables : programs) {
     for (const IpFamily family : {IpFamily::v4, IpFamily::v6}) {
-      if (iptables.may_hold_rules(family, "raw")) {
-        const auto zone = zone_of(iptables, family);
-        if (zone && !zone->empty()) {
-          if (const auto done = iptables.restore(family, transaction(*zone, {}, "raw")); !done) return done.error();
-        }
-      }
       const auto state = state_of(iptables, family);
       if (!state || state->empty()) continue;  // what does not work here holds nothing either
       if (const auto done = change(iptables, family, *state, {}); !done) return done.error();
@@ -195,7 +169,6 @@ int install(const RedirectCommand& command) {
     }
     return fail(Error{message + std::string(kRemedy), {}});
   }
-  for (const IpFamily family : *wanted) install_zone(choice->use, family, command.rules);
   bool removed = false;
   if (const auto cleared = clear(choice->others, removed); !cleared) return fail(cleared.error());
   return 0;
@@ -234,11 +207,7 @@ int check(const RedirectCommand& command) {
   for (const IpFamily family : *wanted) {
     const auto state = state_of(choice->use, family);
     if (!state) return fail(state.error());
-    auto found = differences(render_rules(command.rules, family), *state);
-    if (const auto zone = zone_of(choice->use, family)) {
-      for (std::string& difference : differences(render_zone(command.rules), *zone))
-        found.push_back(std::move(difference) + " (raw table)");
-    }
+    const auto found = differences(render_rules(command.rules, family), *state);
     for (const std::string& difference : found) print(std::string(name_of(family)) + " (" + choice->use.name() + "): " + difference);
     if (found.empty()) print(std::string(name_of(family)) + " (" + choice->use.name() + "): as expected");
     same = same && found.empty();
@@ -261,10 +230,8 @@ int dry_run(const RedirectCommand& command) {
     if (family == IpFamily::v6 && command.ipv6 == Ipv6::off) continue;
     const NatState rules = render_rules(command.rules, family);
     const bool removing = command.action == Action::remove;
-    const NatState zone = render_zone(command.rules);
-    std::fprintf(stdout, "# %s-restore --noflush\n%s%s", family == IpFamily::v4 ? "iptables" : "ip6tables",
-                 transaction(removing ? rules : NatState{}, removing ? NatState{} : rules).c_str(),
-                 transaction(removing ? zone : NatState{}, removing ? NatState{} : zone, "raw").c_str());
+    std::fprintf(stdout, "# %s-restore --noflush\n%s", family == IpFamily::v4 ? "iptables" : "ip6tables",
+                 transaction(removing ? rules : NatState{}, removing ? NatState{} : rules).c_str());
   }
   return 0;
 }

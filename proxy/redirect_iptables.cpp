@@ -145,9 +145,7 @@ std::string Iptables::program(IpFamily family, std::string_view suffix) const {
   return folder_ + "/" + name + std::string(suffix);
 }
 
-Result<std::string> Iptables::save(IpFamily family, std::string_view table) const {
-  return run({program(family, "-save"), "-t", std::string(table)}, {});
-}
+Result<std::string> Iptables::save(IpFamily family) const { return run({program(family, "-save"), "-t", "nat"}, {}); }
 
 Result<void> Iptables::restore(IpFamily family, std::string_view transaction) const {
   const auto done = run({program(family, "-restore"), "--noflush", "--wait", std::string(kLockSeconds)}, transaction);
@@ -155,11 +153,11 @@ Result<void> Iptables::restore(IpFamily family, std::string_view transaction) co
   return {};
 }
 
-bool Iptables::may_hold_rules(IpFamily family, std::string_view wanted) const {
+bool Iptables::may_hold_rules(IpFamily family) const {
   if (name_.find("legacy") == std::string::npos) return true;
   std::ifstream tables(family == IpFamily::v4 ? "/proc/net/ip_tables_names" : "/proc/net/ip6_tables_names");
   for (std::string table; std::getline(tables, table);) {
-    if (table == wanted) return true;
+    if (table == "nat") return true;
   }
   return false;
 }

@@ -21,11 +21,11 @@ class Iptables {
 
   const std::string& name() const { return name_; }  // iptables-nft
   // What `iptables-save -t nat` prints; an error where this implementation does not work here.
-  Result<std::string> save(IpFamily family, std::string_view table = "nat") const;
+  Result<std::string> save(IpFamily family) const;
   // Applies one transaction, whole or not at all.
   Result<void> restore(IpFamily family, std::string_view transaction) const;
   // False when this is the legacy implementation and no nat table of it exists here: asking it would make one.
-  bool may_hold_rules(IpFamily family, std::string_view table = "nat") const;
+  bool may_hold_rules(IpFamily family) const;
 
  private:
   std::string program(IpFamily family, std::string_view suffix) const;

@@ -8,8 +8,7 @@ namespace {
 
 constexpr std::string_view kInbound = "POSTERN_INBOUND";
 constexpr std::string_view kOutbound = "POSTERN_OUTBOUND";
-constexpr std::string_view kZone = "POSTERN_ZONE";
-constexpr std::array kOurs = {kInbound, kOutbound, kZone};
+constexpr std::array kOurs = {kInbound, kOutbound};
 
 bool is_ours(std::string_view chain) { return std::find(kOurs.begin(), kOurs.end(), chain) != kOurs.end(); }
 
@@ -117,14 +116,6 @@ NatState render_rules(const RedirectRules& rules, IpFamily family) {
   return state;
 }
 
-NatState render_zone(const RedirectRules& rules) {
-  NatState::Chain zone{std::string(kZone), {"-p tcp -m owner --uid-owner " + std::to_string(rules.uid) + " -j CT --zone-orig 1"}};
-  NatState state;
-  state.chains = {std::move(zone)};
-  state.jumps = {"OUTPUT -p tcp -j " + std::string(kZone)};
-  return state;
-}
-
 NatState read_saved_rules(std::string_view saved) {
   NatState state;
   std::vector<std::string> before;  // of the chain being read; it counts once a jump follows
@@ -161,8 +152,8 @@ NatState read_saved_rules(std::string_view saved) {
 
 bool holds_rules(std::string_view saved) { return saved.starts_with("-A ") || saved.find("\n-A ") != std::string_view::npos; }
 
-std::string transaction(const NatState& from, const NatState& to, std::string_view table) {
-  std::string out = "*" + std::string(table) + "\n";
+std::string transaction(const NatState& from, const NatState& to) {
+  std::string out = "*nat\n";
   // Naming a chain of one's own makes it, or empties it (iptables-restore(8), --noflush).
   for (const std::string_view name : kOurs) {
     if (find(from, name) != nullptr || find(to, name) != nullptr) out += ":" + std::string(name) + " - [0:0]\n";

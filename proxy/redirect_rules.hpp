@@ -44,19 +44,14 @@ struct NatState {
 // traffic to itself is not the sidecar's business (NetworkPolicy API: "A Pod cannot block access to itself").
 NatState render_rules(const RedirectRules& rules, IpFamily family);
 
-// The rules of the raw table, either family: the sidecar's own connections have a conntrack zone of their own. When a port is used again
-// soon after a reset, conntrack takes a SYN for one of the connection that had it before, with what NAT did to that: the sidecar's
-// connection would be redirected back to it, and the application's would go past it.
-NatState render_zone(const RedirectRules& rules);
-
-// Our part of what `iptables-save -t nat` (or raw) printed.
+// Our part of what `iptables-save -t nat` printed.
 NatState read_saved_rules(std::string_view saved);
 
 // Does the nat table hold any rule at all, ours or not?
 bool holds_rules(std::string_view saved);
 
 // Input for iptables-restore --noflush: one transaction after which our part is `to`, given that it is `from`.
-std::string transaction(const NatState& from, const NatState& to, std::string_view table = "nat");
+std::string transaction(const NatState& from, const NatState& to);
 
 // What is missing, what is not expected, what is out of order; a sentence each. Nothing: they are the same.
 std::vector<std::string> differences(const NatState& expected, const NatState& found);
