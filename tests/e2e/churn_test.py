@@ -28,9 +28,6 @@ def serve(s):
         s.sendall(digest.encode())
     elif kind == b"p":  # put: up to the FIN, answered with the SHA-256
         s.sendall(receive_data(s)[1].encode())
-    elif kind == b"r":  # reset by us
-        receive_exactly(s, 3)
-        reset(s)
 
 
 def banner(s):
@@ -83,7 +80,9 @@ class ChurnTest(unittest.TestCase):
             raise AssertionError(f"kind {kind}, {where}: {error!r}; records: {records}") from error
 
     def one(self, rng):
-        kind = rng.choice("eeeegpbbrc")
+        # No reset by the server ("r") here: for 10 s conntrack keeps what NAT did to a connection that was reset towards its client, and gives it
+        # to the sidecar's own connection when that happens to get the same port (docs/architecture.md, Failure). path_test resets servers.
+        kind = rng.choice("eeeeegpbbc")
         with self.dial(rng, banner if kind == "b" else serve) as s, self.explained(kind, s):
             if kind == "e":
                 s.sendall(b"e")
@@ -105,9 +104,6 @@ class ChurnTest(unittest.TestCase):
                 self.assertEqual(receive_exactly(s, 64).decode(), digest)
             elif kind == "b":
                 self.assertEqual(receive_exactly(s, 11), b"220 ready\r\n")
-            elif kind == "r":
-                s.sendall(b"rrrr")
-                self.assertEqual(ending(s), "reset")
             else:  # the client gives up
                 s.sendall(b"e" + b"x" * 50_000)
                 reset(s)

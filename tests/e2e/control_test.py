@@ -74,6 +74,7 @@ class PolicyTest(ControlCase):
 
     def test_egress_is_decided_on_the_streamed_identity(self):
         self.api.policy(policy("web-egress", app="web", egress=[allow(PORT, app="api")]))
+        self.mesh.wait_denied("web", "other")  # maybe under way when the policy came: policy_changed
         self.mesh.wait_denied("web", "other")
         self.mesh.wait_allowed("web", "api")
         record = self.mesh.sidecars["web"].wait_record(direction="outbound", **{"close.reason": "denied"})
