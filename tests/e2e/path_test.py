@@ -600,6 +600,8 @@ class KilledSidecarTest(PathCase):
 
     def test_killed_while_idle(self):
         client, server, port = self.pair(TLS_V4)
+        server.sendall(b"x")
+        receive_exactly(client, 1)  # from here on both sidecars relay
         self.mesh.sidecars["web"].process.kill()
         self.assertEqual(ending(server), "reset")
         self.mesh.sidecars["api"].wait_record(direction="inbound", **{"destination.port": port, "close.reason": self.GONE})
