@@ -14,25 +14,13 @@
 #include <system_error>
 #include <vector>
 
+#include "base/descriptor.hpp"
+
 namespace postern::cli {
 namespace {
 
 constexpr std::size_t most_bytes = 256U << 20;
 constexpr timeval patience{.tv_sec = 10, .tv_usec = 0};
-
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
 
 Error failed(const std::string& path, int error) {
   const std::string what = std::generic_category().message(error);

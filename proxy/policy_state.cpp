@@ -12,6 +12,8 @@
 #include <charconv>
 #include <cstring>
 
+#include "base/descriptor.hpp"
+
 namespace postern {
 
 namespace {
@@ -44,20 +46,6 @@ std::optional<std::string_view> take_line(std::string_view& text) {
 }
 
 Error errno_error(std::string_view what, const std::string& path) { return Error{std::string(what) + ": " + std::strerror(errno), path}; }
-
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
 
 }  // namespace
 

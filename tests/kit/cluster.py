@@ -6,14 +6,13 @@
 """
 
 import contextlib
-import re
 import socket
 import threading
 
 from kit.peer import as_uid
 from kit.pki import Authority
 from kit.pods import Network
-from kit.sidecar import PolicyDirectory, Sidecar, merged, spiffe_id
+from kit.sidecar import PolicyDirectory, Sidecar, merged, spiffe_id, sum_of_samples
 from kit.waiting import patience, wait_until
 
 
@@ -207,11 +206,4 @@ def generation(sidecar):
 
 def metric(sidecar, name, **labels):
     """The sum of the samples of that name whose labels have these values."""
-    total = 0.0
-    for line in sidecar.admin("GET", "/metrics")[1].splitlines():
-        found = re.fullmatch(r"([a-z_]+)(?:\{(.*)\})? (\S+)", line)
-        if found and found[1] == name:
-            seen = dict(re.findall(r'([a-z_]+)="([^"]*)"', found[2] or ""))
-            if all(seen.get(k) == v for k, v in labels.items()):
-                total += float(found[3])
-    return total
+    return sum_of_samples(sidecar.admin("GET", "/metrics")[1], name, **labels)

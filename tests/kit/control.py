@@ -10,12 +10,11 @@
 
 import json
 import os
-import re
 import signal
 import socket
 
 from kit.processes import Process
-from kit.sidecar import PROXY_UID, UnixConnection, Versions, _exchange, merged, program
+from kit.sidecar import PROXY_UID, UnixConnection, Versions, _exchange, merged, program, sum_of_samples
 from kit.waiting import wait_until
 
 STREAM, HEALTH = 15010, 15011
@@ -98,14 +97,7 @@ class Control:
 
     def metric(self, name, **labels):
         """The sum of the samples of that name whose labels have these values."""
-        total = 0.0
-        for line in self.admin("GET", "/metrics")[1].splitlines():
-            found = re.fullmatch(r"([a-z_]+)(?:\{(.*)\})? (\S+)", line)
-            if found and found[1] == name:
-                seen = dict(re.findall(r'([a-z_]+)="([^"]*)"', found[2] or ""))
-                if all(seen.get(k) == v for k, v in labels.items()):
-                    total += float(found[3])
-        return total
+        return sum_of_samples(self.admin("GET", "/metrics")[1], name, **labels)
 
 
 def _free_port():

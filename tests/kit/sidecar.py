@@ -15,6 +15,7 @@ The programs are those of the environment's POSTERN_BUILD (a build tree; default
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -104,6 +105,18 @@ def _exchange(connection, method, route, body):
         return response.status, json.loads(text) if is_json else text
     finally:
         connection.close()
+
+
+def sum_of_samples(text, name, **labels):
+    """Of Prometheus' text: the sum of the samples of that name whose labels have these values."""
+    total = 0.0
+    for line in text.splitlines():
+        found = re.fullmatch(r"([a-z_]+)(?:\{(.*)\})? (\S+)", line)
+        if found and found[1] == name:
+            seen = dict(re.findall(r'([a-z_]+)="([^"]*)"', found[2] or ""))
+            if all(seen.get(k) == v for k, v in labels.items()):
+                total += float(found[3])
+    return total
 
 
 class Sidecar:
