@@ -11,6 +11,8 @@
 #include <csignal>
 #include <cstring>
 
+#include "proxy/identity_source.hpp"
+
 namespace postern {
 
 namespace {
@@ -59,12 +61,10 @@ Result<std::unique_ptr<Server>> Server::make(Config config, Log& log) {
 }
 
 Result<void> Server::start_sources() {
-  if (!config_.identity.certificate.empty()) {
-    auto source = FileSource::make({config_.identity.certificate, config_.identity.key, config_.identity.bundle});
-    if (!source) return source.error();
-    identity_source_ = std::move(*source);
-    read_identity();
-  }
+  auto identities = make_identity_source(config_, log_);
+  if (!identities) return identities.error();
+  identity_source_ = std::move(*identities);
+  if (identity_source_) read_identity();
   if (!config_.policy_dir.empty()) {
     auto source = PolicyDirectory::make(config_.policy_dir, {config_.workload.ns, config_.workload.name}, config_.mesh);
     if (!source) return source.error();

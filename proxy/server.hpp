@@ -9,7 +9,7 @@
 #include <thread>
 #include <vector>
 
-#include "certs/file_source.hpp"
+#include "certs/svid_source.hpp"
 #include "proxy/access_log.hpp"
 #include "proxy/admin.hpp"
 #include "proxy/listener.hpp"
@@ -70,7 +70,7 @@ class Server final : private AdminBackend, private PolicyReceiver {
   std::unique_ptr<AccessLog> access_log_;
   std::vector<std::unique_ptr<Unit>> units_;
   std::shared_ptr<SessionCache> sessions_;
-  std::unique_ptr<FileSource> identity_source_;
+  std::unique_ptr<SvidSource> identity_source_;
   std::unique_ptr<PolicyDirectory> policy_source_;  // or policy_client_; or none
   std::unique_ptr<AdminServer> admin_;
   std::uint64_t tls_generation_ = 0;
