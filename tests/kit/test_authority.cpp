@@ -1,9 +1,7 @@
 #include "tests/kit/test_authority.hpp"
 
 #include <fcntl.h>
-#include <openssl/ec.h>
 #include <openssl/pem.h>
-#include <openssl/rand.h>
 #include <openssl/x509v3.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -11,6 +9,7 @@
 #include <cstdio>
 #include <stdexcept>
 
+#include "certs/certificate_builder.hpp"
 #include "certs/svid.hpp"
 
 namespace postern::test {
@@ -27,36 +26,13 @@ T expect(Result<T> result) {
 }
 
 KeyPtr make_key() {
-  KeyPtr key(EVP_EC_gen("P-256"));
+  KeyPtr key = new_p256_key();
   require(key != nullptr, "key generation");
   return key;
 }
 
-std::string text_of(BIO* bio) {
-  char* data = nullptr;
-  const long size = BIO_get_mem_data(bio, &data);
-  return {data, static_cast<std::size_t>(size)};
-}
-
-std::string pem_of(X509* certificate) {
-  const BioPtr bio(BIO_new(BIO_s_mem()));
-  require(bio && PEM_write_bio_X509(bio.get(), certificate) == 1, "writing a certificate");
-  return text_of(bio.get());
-}
-
-std::string pem_of(EVP_PKEY* key) {
-  const BioPtr bio(BIO_new(BIO_s_mem()));
-  require(bio && PEM_write_bio_PKCS8PrivateKey(bio.get(), key, nullptr, nullptr, 0, nullptr, nullptr) == 1, "writing a key");
-  return text_of(bio.get());
-}
-
 void add_extension(X509* certificate, X509* issuer, int nid, const std::string& value) {
-  X509V3_CTX ctx;
-  X509V3_set_ctx_nodb(&ctx);
-  X509V3_set_ctx(&ctx, issuer, certificate, nullptr, nullptr, 0);
-  X509_EXTENSION* extension = X509V3_EXT_conf_nid(nullptr, &ctx, nid, value.c_str());
-  require(extension != nullptr && X509_add_ext(certificate, extension, -1) == 1, "adding an extension");
-  X509_EXTENSION_free(extension);
+  require(postern::add_extension(certificate, issuer, nid, value), "adding an extension");
 }
 
 // By hand: the configuration syntax of OpenSSL could not carry every wrong name that a test wants.
@@ -79,20 +55,9 @@ void add_names(X509* certificate, const SvidOptions& options) {
 
 // Everything but the extensions and the signature. `issuer` null: self-signed.
 X509Ptr make_certificate(std::string_view name, X509* issuer, EVP_PKEY* key, seconds not_before_offset, seconds ttl) {
-  X509Ptr certificate(X509_new());
+  const SystemTime now = std::chrono::system_clock::now();
+  X509Ptr certificate = unsigned_certificate("CN", name, issuer, key, now + not_before_offset, now + ttl);
   require(certificate != nullptr, "making a certificate");
-  std::uint64_t serial = 0;
-  require(RAND_bytes(reinterpret_cast<unsigned char*>(&serial), sizeof serial) == 1, "randomness");
-  X509_set_version(certificate.get(), X509_VERSION_3);
-  ASN1_INTEGER_set_uint64(X509_get_serialNumber(certificate.get()), serial >> 1U);
-  X509_gmtime_adj(X509_getm_notBefore(certificate.get()), not_before_offset.count());
-  X509_gmtime_adj(X509_getm_notAfter(certificate.get()), ttl.count());
-  X509_NAME* subject = X509_get_subject_name(certificate.get());
-  require(X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_UTF8, reinterpret_cast<const unsigned char*>(name.data()),
-                                     static_cast<int>(name.size()), -1, 0) == 1,
-          "naming a certificate");
-  X509_set_issuer_name(certificate.get(), issuer == nullptr ? subject : X509_get_subject_name(issuer));
-  require(X509_set_pubkey(certificate.get(), key) == 1, "setting a public key");
   return certificate;
 }
 
