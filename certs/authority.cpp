@@ -7,6 +7,8 @@
 #include <algorithm>
 
 #include "certs/certificate_builder.hpp"
+#include "certs/pkcs11_key.hpp"
+#include "certs/private_key.hpp"
 #include "certs/trust_bundle.hpp"
 #include "certs/verify.hpp"
 
@@ -33,6 +35,8 @@ Result<X509Ptr> make_ca(const TrustDomain& domain, std::string_view name, X509* 
 }
 
 Result<KeyPtr> read_key(const std::string& pem) {
+  if (is_pkcs11_uri(pem)) return load_pkcs11_key(pem);
+  const KeyScope scope;
   if (pem.size() > max_key_bytes) return Error{"the authority's key is longer than 65536 bytes", {}};
   ERR_clear_error();
   const BioPtr bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));

@@ -7,6 +7,8 @@
 
 #include <array>
 
+#include "certs/private_key.hpp"
+
 namespace postern {
 namespace {
 
@@ -38,6 +40,7 @@ std::string pem_of(const X509* certificate) {
 }
 
 std::string pem_of(const EVP_PKEY* key) {
+  const KeyScope scope;
   const BioPtr bio(BIO_new(BIO_s_secmem()));
   const bool written = bio && PEM_write_bio_PKCS8PrivateKey(bio.get(), key, nullptr, nullptr, 0, nullptr, nullptr) == 1;
   return written ? text_of(bio.get()) : std::string();

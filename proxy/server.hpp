@@ -12,6 +12,7 @@
 #include "certs/svid_source.hpp"
 #include "proxy/access_log.hpp"
 #include "proxy/admin.hpp"
+#include "proxy/identity_json.hpp"
 #include "proxy/listener.hpp"
 #include "proxy/policy_client.hpp"
 #include "proxy/policy_directory.hpp"
@@ -82,7 +83,7 @@ class Server final : private AdminBackend, private PolicyReceiver {
   mutable std::mutex mutex_;
   std::shared_ptr<const PolicySnapshot> snapshot_;
   X509ContextPtr identity_;
-  std::string identity_error_;
+  IdentityFacts identity_facts_;
   std::string policy_error_;
   std::vector<std::string> policy_warnings_;
   std::atomic<bool> draining_{false};

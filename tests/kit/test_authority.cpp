@@ -48,9 +48,23 @@ void add_names(X509* certificate, const SvidOptions& options) {
   };
   if (!options.dns.empty()) add(GEN_DNS, options.dns);
   for (const std::string& uri : options.uris) add(GEN_URI, uri);
-  const int added = X509_add1_ext_i2d(certificate, NID_subject_alt_name, names, 0, 0);
+  const int critical = options.critical_names ? 1 : 0;
+  int added = X509_add1_ext_i2d(certificate, NID_subject_alt_name, names, critical, 0);
+  if (options.names_twice) added = X509_add1_ext_i2d(certificate, NID_subject_alt_name, names, critical, X509V3_ADD_APPEND);
   GENERAL_NAMES_free(names);
   require(added == 1, "adding subjectAltName");
+}
+
+void add_unknown_extension(X509* certificate) {
+  ASN1_OBJECT* nobodys = OBJ_txt2obj("1.3.6.1.4.1.99999.1", 1);
+  ASN1_OCTET_STRING* content = ASN1_OCTET_STRING_new();
+  ASN1_OCTET_STRING_set(content, reinterpret_cast<const unsigned char*>("\x05\x00"), 2);
+  X509_EXTENSION* extension = X509_EXTENSION_create_by_OBJ(nullptr, nobodys, 1, content);
+  const bool added = X509_add_ext(certificate, extension, -1) == 1;
+  X509_EXTENSION_free(extension);
+  ASN1_OCTET_STRING_free(content);
+  ASN1_OBJECT_free(nobodys);
+  require(added, "adding an extension");
 }
 
 // Everything but the extensions and the signature. `issuer` null: self-signed.
@@ -69,6 +83,8 @@ X509Ptr make_ca(std::string_view name, X509* issuer, EVP_PKEY* key, EVP_PKEY* si
   add_extension(certificate.get(), signer, NID_basic_constraints, constraints);
   if (!options.key_usage.empty()) add_extension(certificate.get(), signer, NID_key_usage, options.key_usage);
   add_extension(certificate.get(), signer, NID_subject_key_identifier, "hash");
+  if (!options.uri.empty()) add_extension(certificate.get(), signer, NID_subject_alt_name, "URI:" + options.uri);
+  if (!options.name_constraints.empty()) add_extension(certificate.get(), signer, NID_name_constraints, options.name_constraints);
   require(X509_sign(certificate.get(), signing_key, EVP_sha256()) > 0, "signing a CA");
   return certificate;
 }
@@ -104,16 +120,24 @@ TestAuthority TestAuthority::load(const std::string& certificate_pem, const std:
 }
 
 TestSvid TestAuthority::issue(const SvidOptions& options) const {
-  const KeyPtr key = make_key();
+  const KeyPtr key = options.rsa_bits == 0 ? make_key() : KeyPtr(EVP_RSA_gen(options.rsa_bits));
+  require(key != nullptr, "key generation");
   X509* const issuer = chain_.front().get();
   const X509Ptr leaf = make_certificate("test SVID", issuer, key.get(), options.not_before_offset, options.ttl);
-  add_extension(leaf.get(), issuer, NID_basic_constraints, options.ca ? "critical,CA:TRUE" : "critical,CA:FALSE");
+  std::string constraints = options.basic_constraints;
+  if (constraints.empty()) constraints = options.ca ? "critical,CA:TRUE" : "critical,CA:FALSE";
+  add_extension(leaf.get(), issuer, NID_basic_constraints, constraints);
+  if (!options.subject) {
+    const std::unique_ptr<X509_NAME, OpensslDeleter<X509_NAME, X509_NAME_free>> nobody(X509_NAME_new());
+    require(X509_set_subject_name(leaf.get(), nobody.get()) == 1, "leaving out the subject");
+  }
+  if (options.unknown_critical) add_unknown_extension(leaf.get());
   if (!options.key_usage.empty()) add_extension(leaf.get(), issuer, NID_key_usage, options.key_usage);
   if (!options.extended_key_usage.empty()) add_extension(leaf.get(), issuer, NID_ext_key_usage, options.extended_key_usage);
   add_extension(leaf.get(), issuer, NID_subject_key_identifier, "hash");
   add_extension(leaf.get(), issuer, NID_authority_key_identifier, "keyid");
   add_names(leaf.get(), options);
-  require(X509_sign(leaf.get(), key_.get(), EVP_sha256()) > 0, "signing an SVID");
+  require(X509_sign(leaf.get(), key_.get(), options.digest == nullptr ? EVP_sha256() : options.digest) > 0, "signing an SVID");
 
   TestSvid svid{pem_of(leaf.get()), pem_of(key.get())};
   if (!is_root_) svid.chain_pem += certificate_pem();

@@ -77,7 +77,7 @@ TEST(Authority, ItsNameConstraintsBindItToItsTrustDomain) {
   const auto thief = test::TestAuthority::load(files->chain, files->key);
   const auto stolen = thief.issue("spiffe://other.org/ns/a/sa/b/pod/c/d");
   const SignedSvid svid{stolen.chain_pem, "", {}};
-  EXPECT_EQ(verified(svid, files->roots, std::chrono::system_clock::now(), "other.org").error, CertificateError::untrusted);
+  EXPECT_EQ(verified(svid, files->roots, std::chrono::system_clock::now(), "other.org").error, CertificateError::name_constraints);
   const auto other = Authority::load(*files, domain("other.org"), now);
   ASSERT_FALSE(other);
 }
