@@ -65,13 +65,13 @@ Result<std::vector<T>> read_list(const Node& node, std::string_view expected, Pa
 template <class T>
 std::string print_list(const std::vector<T>& value) {
   std::string out = "[";
-  for (const T& item : value) out.append(out.size() == 1 ? "" : ", ").append(quoted(item.text()));
+  for (const T& item : value) out.append(out.size() == 1 ? "" : ", ").append(config_value::quoted(item.text()));
   return out + "]";
 }
 
 std::string print_texts(const std::vector<std::string>& value) {
   std::string out = "[";
-  for (const std::string& item : value) out.append(out.size() == 1 ? "" : ", ").append(quoted(item));
+  for (const std::string& item : value) out.append(out.size() == 1 ? "" : ", ").append(config_value::quoted(item));
   return out + "]";
 }
 
@@ -88,7 +88,7 @@ Error ill_typed(const Node& node, std::string_view expected) {
   std::string message = "expected ";
   message.append(expected).append("; found ").append(name_of(node.kind));
   const bool has_text = !node.is(Node::Kind::null) && !node.is(Node::Kind::sequence) && !node.is(Node::Kind::mapping);
-  if (has_text) message.append(" ").append(quoted(std::string_view(node.scalar).substr(0, 64)));
+  if (has_text) message.append(" ").append(config_value::quoted(std::string_view(node.scalar).substr(0, 64)));
   return {std::move(message), {}};
 }
 
@@ -217,7 +217,8 @@ Result<std::vector<std::string>> HostPortList::read(const Node& node) {
                                : !host.empty() && host.size() <= 253 &&
                                      std::all_of(host.begin(), host.end(), [](char c) { return is_alnum(c) || c == '-' || c == '.'; });
     if (!port_fits || !host_fits)
-      return Error{"expected host:port such as postern-control.postern-system:15010; found " + quoted(text.substr(0, 64)), {}};
+      return Error{"expected host:port such as postern-control.postern-system:15010; found " + config_value::quoted(text.substr(0, 64)),
+                   {}};
     return text;
   });
 }

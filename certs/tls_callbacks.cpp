@@ -141,7 +141,11 @@ SessionPtr without_certificates(const SSL_SESSION* full) {
     ERR_clear_error();
     return nullptr;
   }
+#if OPENSSL_VERSION_NUMBER >= 0x30400000L
+  SSL_SESSION_set_time_ex(copy.get(), SSL_SESSION_get_time_ex(full));
+#else
   SSL_SESSION_set_time(copy.get(), SSL_SESSION_get_time(full));
+#endif
   SSL_SESSION_set_timeout(copy.get(), SSL_SESSION_get_timeout(full));
   return copy;
 }

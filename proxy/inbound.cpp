@@ -258,7 +258,7 @@ void refuse_at_once(Worker& worker, const Accepted& accepted, const SocketAddres
 }  // namespace
 
 Task<void> serve_inbound(Worker& worker, Accepted accepted) {
-  const Worker::Admission admission(worker, Direction::inbound, accepted.source.address);
+  const Worker::Admission admission(worker, Direction::inbound, accepted.source);
   const auto original = original_destination(accepted.fd);
   if (!original) {
     refuse_at_once(worker, accepted, local_address(accepted.fd), Reason::no_original_destination);

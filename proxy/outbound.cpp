@@ -355,7 +355,7 @@ Reason refusal(const Config& config, const Destination& destination) {
 }  // namespace
 
 Task<void> serve_outbound(Worker& worker, Accepted accepted) {
-  const Worker::Admission admission(worker, Direction::outbound, accepted.source.address);
+  const Worker::Admission admission(worker, Direction::outbound, accepted.source);
   Record record(worker, Direction::outbound, accepted.source, accepted.at);
   const auto original = original_destination(accepted.fd);
   Socket app(worker.loop, accepted.fd, true);

@@ -7,9 +7,9 @@
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <random>
 
 #include "proxy/identity_source.hpp"
 
@@ -47,9 +47,11 @@ Result<std::unique_ptr<Server>> Server::make(Config config, Log& log) {
   auto access_log = AccessLog::open(server->config_, counters);
   if (!access_log) return access_log.error();
   server->access_log_ = std::move(*access_log);
+  server->source_ports_ = SourcePorts::of_this_namespace();
   server->wakeup_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   for (std::uint32_t i = 0; i < server->config_.workers; ++i) {
     server->units_.push_back(std::make_unique<Unit>(i, server->config_, *server->access_log_, log, *counters[i]));
+    server->units_.back()->worker.source_ports = std::make_unique<SourcePortTurn>(*server->source_ports_, std::random_device{}());
   }
   if (server->config_.tls.resumption) server->sessions_ = std::make_shared<SessionCache>(server->config_.tls.session_cache_entries);
   if (auto started = server->start_sources(); !started) return started.error();

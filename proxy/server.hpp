@@ -69,6 +69,7 @@ class Server final : private AdminBackend, private PolicyReceiver {
   Log& log_;
   std::vector<std::unique_ptr<WorkerCounters>> counters_;
   std::unique_ptr<AccessLog> access_log_;
+  std::unique_ptr<SourcePorts> source_ports_;
   std::vector<std::unique_ptr<Unit>> units_;
   std::shared_ptr<SessionCache> sessions_;
   std::unique_ptr<SvidSource> identity_source_;
