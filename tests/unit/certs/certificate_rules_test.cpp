@@ -2,7 +2,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <fstream>
 #include <set>
+#include <sstream>
 
 #include "certs/verify.hpp"
 #include "tests/kit/test_authority.hpp"
@@ -216,6 +218,25 @@ TEST(CertificateRuleTable, HasAViolationForEveryRule) {
   std::set<CertificateError> shown{not_presented, chain_order};  // below
   for (const Violation& violation : violations) shown.insert(violation.error);
   for (const CertificateRule& rule : certificate_rules()) EXPECT_TRUE(shown.contains(rule.error)) << rule.name;
+}
+
+TEST(CertificateRuleTable, IsThatOfTheDocumentation) {
+  std::ifstream file(std::string(POSTERN_SOURCE_DIR) + "/docs/identity-verification.md");
+  std::stringstream text;
+  text << file.rdbuf();
+  const auto row_of = [&](const CertificateRule& rule) {
+    const std::string begin = "| `" + std::string(rule.name) + "` | " + std::string(rule.section) + " | " + std::string(rule.rule) + " | ";
+    const auto at = text.str().find(begin);
+    EXPECT_NE(at, std::string::npos) << "missing row: " << begin;
+    return at == std::string::npos ? std::string() : text.str().substr(at, text.str().find('\n', at) - at);
+  };
+  for (const CertificateRule& rule : certificate_rules()) {
+    const std::string row = row_of(rule);
+    for (const Violation& violation : violations) {
+      if (violation.error != rule.error) continue;
+      EXPECT_NE(row.find("`" + std::string(violation.name) + "`"), std::string::npos) << violation.name << " is not in " << row;
+    }
+  }
 }
 
 TEST(CertificateRuleTable, NothingPresented) {
