@@ -118,6 +118,18 @@ struct AddressList {
   static std::string describe() { return "list of IP addresses"; }
 };
 
+// Serial numbers of certificates, and SPIFFE IDs: sorted, each once.
+struct SerialList {
+  static Result<std::vector<std::string>> read(const Node& node);
+  static std::string print(const std::vector<std::string>& value);
+  static std::string describe() { return "list of serial numbers"; }
+};
+struct SpiffeIdList {
+  static Result<std::vector<std::string>> read(const Node& node);
+  static std::string print(const std::vector<std::string>& value);
+  static std::string describe() { return "list of SPIFFE IDs"; }
+};
+
 // Where to connect to: "name:15010", "10.0.0.1:15010" or "[fd00::1]:15010".
 struct HostPortList {
   static Result<std::vector<std::string>> read(const Node& node);

@@ -43,6 +43,7 @@ void Worker::adopt_policy(std::shared_ptr<const PolicySnapshot> next, std::funct
 }
 
 void Worker::adopt_identity(std::shared_ptr<const TlsContext> context, std::shared_ptr<const X509Context> next) {
+  if (tls) tls->retire();  // handshakes that are under way have the key that they began with
   tls = std::move(context);
   identity = std::move(next);
   pool.clear();
