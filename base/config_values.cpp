@@ -71,7 +71,7 @@ std::string print_list(const std::vector<T>& value) {
 
 std::string print_texts(const std::vector<std::string>& value) {
   std::string out = "[";
-  for (const std::string& item : value) out.append(out.size() == 1 ? "" : ", ").append(quoted(item));
+  for (const std::string& item : value) out.append(out.size() == 1 ? "" : ", ").append(config_value::quoted(item));
   return out + "]";
 }
 
