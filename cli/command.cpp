@@ -9,7 +9,7 @@ namespace postern::cli {
 Result<Arguments> Arguments::parse(std::span<const Option> options, std::size_t most_positionals, std::span<const std::string_view> words) {
   Arguments result;
   for (std::size_t i = 0; i < words.size(); ++i) {
-    const std::string_view word = words[i];
+    const std::string_view word = words[i] == "-f" ? "--file" : words[i];  // as kubectl has it
     if (!word.starts_with("--")) {
       if (result.positionals_.size() == most_positionals) return Error{"unexpected argument '" + std::string(word) + "'", ""};
       result.positionals_.push_back(word);

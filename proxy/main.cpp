@@ -3,6 +3,7 @@
 
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,6 +26,7 @@ constexpr std::string_view help =
     "pod's allow list, splices the bytes through and writes one access-log record.\n"
     "\n"
     "  --config FILE          read the configuration (YAML; docs/configuration.md)\n"
+    "  --config-env NAME      the configuration itself, in this environment variable (as the injector gives it)\n"
     "  --policy-dir DIR       policies and topology as manifests; instead of policyDir\n"
     "  --drain-period TIME    after SIGTERM, such as 30s; instead of drainPeriod\n"
     "  --log-level LEVEL      debug, info, warning or error; instead of logLevel\n"
@@ -52,6 +54,7 @@ int run(const std::vector<std::string_view>& arguments) {
   Config config;
   std::string overrides;  // as YAML, so that there is one parser for values
   std::string path;
+  std::string variable;
   bool check = false;
   bool print = false;
   for (std::size_t i = 0; i < arguments.size(); ++i) {
@@ -62,10 +65,12 @@ int run(const std::vector<std::string_view>& arguments) {
       check = true;
     } else if (flag == "--print-config") {
       print = true;
-    } else if (flag == "--config" || flag == "--policy-dir" || flag == "--drain-period" || flag == "--log-level") {
+    } else if (flag == "--config" || flag == "--config-env" || flag == "--policy-dir" || flag == "--drain-period" ||
+               flag == "--log-level") {
       if (++i == arguments.size()) return fail(std::string(flag) + " needs a value; see --help");
       const std::string value(arguments[i]);
       if (flag == "--config") path = value;
+      if (flag == "--config-env") variable = value;
       if (flag == "--policy-dir") overrides += "policyDir: '" + value + "'\n";
       if (flag == "--drain-period") overrides += "drainPeriod: " + value + "\n";
       if (flag == "--log-level") overrides += "logLevel: " + value + "\n";
@@ -73,7 +78,15 @@ int run(const std::vector<std::string_view>& arguments) {
       return fail("unknown argument " + std::string(flag) + "; see --help");
     }
   }
-  if (path.empty() && !print) return fail("--config FILE is needed; --print-config prints one to start from");
+  if (!path.empty() && !variable.empty()) return fail("--config and --config-env are two sources of one configuration; give one of them");
+  if (path.empty() && variable.empty() && !print) return fail("--config FILE is needed; --print-config prints one to start from");
+  if (!variable.empty()) {
+    const char* text = std::getenv(variable.c_str());
+    if (text == nullptr) return fail("--config-env " + variable + ": there is no such environment variable");
+    auto parsed = parse_config(text, "$" + variable);
+    if (!parsed) return fail(parsed.error().text());
+    config = std::move(*parsed);
+  }
   if (!path.empty()) {
     const auto text = read_file(path, 1U << 20);
     if (!text) return fail(text.error().text());
