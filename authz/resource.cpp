@@ -106,6 +106,12 @@ std::string encode(const MeshSettings& settings) {
   json.field("mtls", name_of(settings.mtls)).flag("audit", settings.audit);
   list(json, "clusterCidrs", settings.cluster_cidrs, write_cidr);
   list(json, "nodeAddresses", settings.node_addresses, write_address);
+  if (!settings.denied.empty()) {
+    json.key("denied").begin_object();
+    list(json, "serials", settings.denied.serials, write_text);
+    list(json, "spiffeIds", settings.denied.spiffe_ids, write_text);
+    json.end_object();
+  }
   return json.end_object().take();
 }
 

@@ -8,6 +8,7 @@
 #include <ctime>
 #include <new>
 
+#include "certs/private_key.hpp"
 #include "certs/verify.hpp"
 
 namespace postern {
@@ -42,21 +43,6 @@ Result<SystemTime> time_of(const ASN1_TIME* time) {
     return Error{"a validity time is not a valid ASN.1 time", {}};
   }
   return std::chrono::system_clock::from_time_t(timegm(&tm));
-}
-
-// Never asks a terminal: a sidecar has none.
-int no_passphrase(char*, int, int, void*) { return -1; }
-
-Result<KeyPtr> parse_key(std::string_view pem) {
-  if (pem.size() > max_key_bytes) return Error{"the private key has " + std::to_string(pem.size()) + " bytes; at most 65536 are read", {}};
-  ERR_clear_error();
-  const BioPtr bio = memory_bio(pem);
-  KeyPtr key(bio ? PEM_read_bio_PrivateKey(bio.get(), nullptr, no_passphrase, nullptr) : nullptr);
-  if (!key) return openssl_error("no usable private key; expected one unencrypted PEM PRIVATE KEY block");
-  // NIST SP 800-57: what TLS needs beyond 2030; RSA 2048, P-256 and Ed25519 pass.
-  if (EVP_PKEY_get_security_bits(key.get()) < 112)
-    return Error{"the private key is too weak; expected ECDSA P-256, Ed25519 or RSA of at least 2048 bits", {}};
-  return key;
 }
 
 }  // namespace
@@ -122,23 +108,17 @@ Result<X509Svid> parse_svid(std::string_view chain_pem, std::string_view key_pem
   if (!serial) return nth(1, serial.error().message);
 
   // A peer builds its path from these alone: one that is missing or out of order is better found here than by every peer.
+  if (std::string fault = chain_order_fault(*chain); !fault.empty()) return Error{std::move(fault), {}};
   for (std::size_t i = 1; i < chain->size(); ++i) {
-    X509* const issuer = (*chain)[i].get();
-    if (X509_check_ca(issuer) != 1) return nth(i + 1, "is not a CA certificate; expected the leaf first, then its intermediates");
-    if (X509_check_issued(issuer, (*chain)[i - 1].get()) != X509_V_OK)
-      return nth(i + 1, "did not issue the certificate before it; expected the leaf first, then its intermediates");
     // An SVID proves nothing once its chain has ended.
-    const auto ends = not_after_of(issuer);
+    const auto ends = not_after_of((*chain)[i].get());
     if (!ends) return nth(i + 1, ends.error().message);
     *not_after = std::min(*not_after, *ends);
   }
 
-  auto key = parse_key(key_pem);
+  auto key = parse_private_key(key_pem);
   if (!key) return key.error();
-  if (X509_check_private_key(leaf, key->get()) != 1) {
-    ERR_clear_error();
-    return Error{"the private key is not that of the first certificate", {}};
-  }
+  if (!is_key_of(leaf, key->get())) return Error{"the private key is not that of the first certificate", {}};
   return X509Svid{std::move(chain).value(), std::move(key).value(), std::move(check.id), *not_before, *not_after,
                   std::move(serial).value()};
 }

@@ -24,6 +24,10 @@ class SvidSource {
   virtual std::optional<Result<X509ContextPtr>> poll() = 0;
   // What is wrong but not fatal, for the log; emptied by the call.
   virtual std::vector<std::string> take_warnings() = 0;
+  // For people: what it is and where, such as "files: /run/svid/svid.pem".
+  virtual std::string describe() const { return "unnamed"; }
+  // When it will ask for the next SVID by itself. Nothing: somebody else renews, and it only hears of it.
+  virtual std::optional<SystemTime> next_renewal() const { return std::nullopt; }
 };
 
 }  // namespace postern

@@ -55,17 +55,17 @@ Result<TrustBundle> TrustBundle::parse(std::string_view pem, TrustDomain domain)
 
 void TrustBundleSet::add(TrustBundle bundle) {
   std::string domain = bundle.domain().text();
-  bundles_.insert_or_assign(std::move(domain), std::move(bundle));
+  bundles_.insert_or_assign(std::move(domain), std::make_shared<const TrustBundle>(std::move(bundle)));
 }
 
 const TrustBundle* TrustBundleSet::find(std::string_view domain) const {
   const auto found = bundles_.find(domain);
-  return found == bundles_.end() ? nullptr : &found->second;
+  return found == bundles_.end() ? nullptr : found->second.get();
 }
 
 ContentHash TrustBundleSet::hash() const {
   std::string content;
-  for (const auto& [domain, bundle] : bundles_) content += view(bundle.hash());
+  for (const auto& [domain, bundle] : bundles_) content += view(bundle->hash());
   return sha256(content);
 }
 

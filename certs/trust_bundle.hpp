@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -43,9 +44,10 @@ class TrustBundleSet {
   const TrustBundle* find(std::string_view domain) const;
   ContentHash hash() const;
   std::size_t size() const { return bundles_.size(); }
+  const std::map<std::string, std::shared_ptr<const TrustBundle>, std::less<>>& all() const { return bundles_; }  // by trust domain
 
  private:
-  std::map<std::string, TrustBundle, std::less<>> bundles_;
+  std::map<std::string, std::shared_ptr<const TrustBundle>, std::less<>> bundles_;  // shared: a set is copied with its context
 };
 
 }  // namespace postern

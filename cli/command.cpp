@@ -1,6 +1,7 @@
 #include "cli/command.hpp"
 
 #include <algorithm>
+#include <cstdlib>
 #include <iostream>
 
 namespace postern::cli {
@@ -67,6 +68,12 @@ std::string help_of(const Command& command) {
   for (const Option& option : command.options) line(spelled(option), option.help);
   line("--help", "print this");
   return text;
+}
+
+std::string admin_socket_of(const Arguments& arguments) {
+  if (const auto given = arguments.get("--socket")) return std::string(*given);
+  const char* from_environment = std::getenv("POSTERN_ADMIN_SOCKET");
+  return from_environment != nullptr && *from_environment != '\0' ? from_environment : "/run/postern/admin.sock";
 }
 
 int bad_input(std::string_view command, const Error& error) {

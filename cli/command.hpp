@@ -57,12 +57,16 @@ std::string help_of(const Command& command);
 // Prints "posternctl <command>: <error>" on standard error; returns exit_bad_input.
 int bad_input(std::string_view command, const Error& error);
 
+// --socket, else $POSTERN_ADMIN_SOCKET, else /run/postern/admin.sock.
+std::string admin_socket_of(const Arguments& arguments);
+
 Command verdicts_command();
 Command explain_command();
 Command check_command();
 Command inject_command();
 Command proxy_command();
 Command certificate_command();
+Command identity_command();
 Command status_command();
 
 }  // namespace postern::cli

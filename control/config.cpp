@@ -75,6 +75,11 @@ std::vector<ConfigField<ControlConfig>> make_fields() {
       field<CidrList>(
           "mesh.clusterCidrs", [](auto& c) -> auto& { return c.mesh.cluster_cidrs; },
           "Ranges of pods and Services: an unknown address inside them is looked up, and refused if nobody has it."),
+      field<SerialList>(
+          "mesh.denied.serials", [](auto& c) -> auto& { return c.mesh.denied.serials; }, "Serial numbers of certificates."),
+      field<SpiffeIdList>(
+          "mesh.denied.spiffeIds", [](auto& c) -> auto& { return c.mesh.denied.spiffe_ids; },
+          "SPIFFE IDs, whole: an account's does not stand for its pods."),
 
       field<ObjectName>(
           "meshConfigMap.namespace", [](auto& c) -> auto& { return c.config_map.ns; }, "Its namespace."),
@@ -129,6 +134,7 @@ std::vector<ConfigSection> make_sections() {
       {"webhook", "The injector (docs/injection.md)."},
       {"identity", "The control plane's X.509-SVID from files, reloaded when they change."},
       {"mesh", "What holds for the whole mesh where its ConfigMap says nothing."},
+      {"mesh.denied", "Identities that are refused whatever policy says: new connections and live ones."},
       {"meshConfigMap", "The mesh's settings in the cluster, watched."},
       {"limits", "Bounds. Whatever meets one is counted and logged."},
       {"publish", "How changes that come together are joined."},

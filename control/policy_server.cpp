@@ -80,7 +80,8 @@ struct PolicyServer::Session {
   std::optional<websocket::stream<TlsSocket>> ws;
   std::optional<PolicyStream> stream;
   std::string peer;
-  std::string id;  // SPIFFE ID, once proven
+  std::string id;      // SPIFFE ID, once proven
+  std::string serial;  // of its SVID
   Clock::time_point since;
   bool admitted = false;    // said hello
   bool registered = false;  // in by_owner_, or was
@@ -222,11 +223,16 @@ asio::awaitable<Result<void>> PolicyServer::upgrade(Session& session, SslPtr ssl
   if (!shaken) co_return shaken.error();
   const auto peer = TlsContext::peer_identity(tls);
   session.id = peer->id.text();
+  session.serial = peer->serial;
   if (TlsContext::facts(tls).resumed) ++stats_.tls_resumed;
   auto owner = stream_owner(peer->id, config_.mesh.trust_domain);
   if (!owner) {
     fail(session, "refused", owner.error().text());
     co_return owner.error();
+  }
+  if (const DeniedBy by = denied(session); by != DeniedBy::nothing) {
+    TlsContext::forget_session(tls);
+    co_return Error{"the mesh's deny-list names its " + std::string(name_of(by)), session.id};
   }
 
   beast::flat_buffer buffer(upgrade_bytes);
@@ -374,7 +380,21 @@ void PolicyServer::remove(const SessionPtr& session, std::string_view reason, co
 
 void PolicyServer::flushed(Mark mark) {
   mark_ = std::move(mark);
+  for (const auto& [key, session] : sessions_) {
+    if (session->stream && !session->closing && denied(*session) != DeniedBy::nothing) end_denied(*session);
+  }
   proceed_all(Clock::now());
+}
+
+DeniedBy PolicyServer::denied(const Session& session) const {
+  return context_.store.mesh().settings.denied.match(session.id, session.serial);
+}
+
+void PolicyServer::end_denied(Session& session) {
+  fail(session, "denied", "the mesh's deny-list names its " + std::string(name_of(denied(session))));
+  session.goodbye = websocket::close_reason(websocket::close_code::policy_error, "this identity is denied");
+  session.closing = true;
+  session.wake.cancel();
 }
 
 void PolicyServer::proceed_all(Clock::time_point now) {

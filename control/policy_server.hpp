@@ -77,6 +77,8 @@ class PolicyServer {
   void proceed_all(PolicyStream::Clock::time_point now);
   void admit(Session& session);
   void take_over(Session& session);
+  DeniedBy denied(const Session& session) const;  // by the mesh's deny-list
+  void end_denied(Session& session);
   void remove(const SessionPtr& session, std::string_view reason, const std::string& detail);
   void fail(Session& session, std::string_view reason, std::string detail);
 

@@ -8,6 +8,7 @@
 #include <array>
 
 #include "certs/openssl.hpp"
+#include "certs/private_key.hpp"
 
 namespace postern {
 namespace {
@@ -32,13 +33,6 @@ Result<std::string> pem_of(EVP_PKEY* key) {
     return openssl_error("the webhook's key cannot be written");
   }
   return text_of(bio.get());
-}
-
-Result<KeyPtr> read_key(const std::string& pem) {
-  const BioPtr bio(BIO_new_mem_buf(pem.data(), static_cast<int>(std::min(pem.size(), max_key_bytes))));
-  KeyPtr key(bio ? PEM_read_bio_PrivateKey(bio.get(), nullptr, nullptr, nullptr) : nullptr);
-  if (!key) return openssl_error("the key of the webhook's authority cannot be read");
-  return key;
 }
 
 bool set_time(ASN1_TIME* field, SystemTime time) { return ASN1_TIME_set(field, std::chrono::system_clock::to_time_t(time)) != nullptr; }
@@ -72,6 +66,7 @@ bool set_common_name(X509* certificate, const std::string& name) {
 }  // namespace
 
 Result<PemPair> make_webhook_authority(SystemTime now) {
+  const KeyScope scope;
   const KeyPtr key(EVP_EC_gen("P-256"));
   const X509Ptr made(X509_new());
   X509* certificate = made.get();
@@ -93,11 +88,12 @@ Result<PemPair> make_webhook_authority(SystemTime now) {
 }
 
 Result<PemPair> make_webhook_certificate(const PemPair& authority, const std::vector<std::string>& names, SystemTime now) {
+  const KeyScope scope;
   auto issuers = parse_certificates_pem(authority.certificate, max_authorities);
   if (!issuers) return issuers.error();
   if (issuers->empty() || names.empty()) return Error{"expected an authority and a name for the webhook's certificate", {}};
   X509* issuer = issuers->front().get();
-  const auto issuer_key = read_key(authority.key);
+  const auto issuer_key = parse_private_key(authority.key);
   if (!issuer_key) return issuer_key.error();
   const auto issuer_end = not_after_of(issuer);
   if (!issuer_end) return issuer_end.error();

@@ -87,6 +87,11 @@ std::vector<ConfigField<Config>> make_fields() {
       field<AddressList>(
           "mesh.nodeAddresses", [](auto& c) -> auto& { return c.mesh.node_addresses; },
           "Addresses of the pod's own node, as the pod sees them."),
+      field<SerialList>(
+          "mesh.denied.serials", [](auto& c) -> auto& { return c.mesh.denied.serials; }, "Serial numbers of certificates."),
+      field<SpiffeIdList>(
+          "mesh.denied.spiffeIds", [](auto& c) -> auto& { return c.mesh.denied.spiffe_ids; },
+          "SPIFFE IDs, whole: an account's does not stand for its pods."),
 
       field<Groups>(
           "tls.groups", [](auto& c) -> auto& { return c.tls.groups; },
@@ -169,6 +174,7 @@ std::vector<ConfigSection> make_sections() {
       {"identity", "The pod's X.509-SVID from files, reloaded when they change. All three or none."},
       {"control", "Policy from the control plane, instead of policyDir."},
       {"mesh", "What holds for the whole mesh. With a control plane its settings count; trustDomain is needed in both."},
+      {"mesh.denied", "Identities that are refused whatever policy says: new connections and live ones."},
       {"tls", "Between sidecars: TLS 1.3 only, client certificate required."},
       {"recycling", "TLS connections used by one application connection after another."},
       {"limits", "Bounds. Whatever meets one is counted and logged with a reason of its own."},

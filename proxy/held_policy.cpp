@@ -12,6 +12,7 @@ MeshSettings effective(MeshSettings received, const MeshSettings& local) {
   nodes.insert(nodes.end(), local.node_addresses.begin(), local.node_addresses.end());
   std::sort(nodes.begin(), nodes.end());
   nodes.erase(std::unique(nodes.begin(), nodes.end()), nodes.end());
+  received.denied.add(local.denied);
   if (received.cluster_cidrs.empty()) received.cluster_cidrs = local.cluster_cidrs;
   return received;
 }

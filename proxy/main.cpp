@@ -10,6 +10,7 @@
 
 #include "base/document_files.hpp"
 #include "base/log.hpp"
+#include "certs/private_key.hpp"
 #include "proxy/config.hpp"
 #include "proxy/redirect.hpp"
 #include "proxy/server.hpp"
@@ -102,6 +103,7 @@ int run(const std::vector<std::string_view>& arguments) {
   if (auto valid = validate(config); !valid) return fail(valid.error().text());
   if (check) return 0;
 
+  if (auto forbidden = forbid_dumps(); !forbidden) return fail(forbidden.error().text());
   std::signal(SIGPIPE, SIG_IGN);  // splice(2) has no MSG_NOSIGNAL
   raise_descriptor_limit();
   Log log(config.log_level);
@@ -114,6 +116,7 @@ int run(const std::vector<std::string_view>& arguments) {
 }  // namespace postern
 
 int main(int argc, char** argv) {
+  if (!postern::wipe_key_memory()) return postern::fail("OpenSSL was in use before main");
   if (argc > 1 && std::string_view(argv[1]) == "redirect") return postern::redirect_main(argc - 1, argv + 1);
   return postern::run({argv + 1, argv + argc});
 }

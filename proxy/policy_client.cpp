@@ -351,8 +351,9 @@ void PolicyClient::Impl::take_identity(const X509ContextPtr& identity) {
   settings.read_buffer_bytes = 17U << 10;
   auto context = TlsContext::make(identity, settings, sessions_, ++tls_generation_);
   if (!context) return log_.error("identity_rejected", {{"error", context.error().text()}, {"for", "the stream from the control plane"}});
+  if (tls_) tls_->retire();
   tls_ = std::make_shared<const TlsContext>(std::move(*context));
-  identity_ = identity;
+  identity_ = without_key(*identity);
   changed_.cancel();
   if (!stream_ || !stream_identity_) return;
   // A stream outlives the rotation of the SVID that it was made with, but not that SVID.

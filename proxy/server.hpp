@@ -9,9 +9,10 @@
 #include <thread>
 #include <vector>
 
-#include "certs/file_source.hpp"
+#include "certs/svid_source.hpp"
 #include "proxy/access_log.hpp"
 #include "proxy/admin.hpp"
+#include "proxy/identity_json.hpp"
 #include "proxy/listener.hpp"
 #include "proxy/policy_client.hpp"
 #include "proxy/policy_directory.hpp"
@@ -68,9 +69,10 @@ class Server final : private AdminBackend, private PolicyReceiver {
   Log& log_;
   std::vector<std::unique_ptr<WorkerCounters>> counters_;
   std::unique_ptr<AccessLog> access_log_;
+  std::unique_ptr<SourcePorts> source_ports_;
   std::vector<std::unique_ptr<Unit>> units_;
   std::shared_ptr<SessionCache> sessions_;
-  std::unique_ptr<FileSource> identity_source_;
+  std::unique_ptr<SvidSource> identity_source_;
   std::unique_ptr<PolicyDirectory> policy_source_;  // or policy_client_; or none
   std::unique_ptr<AdminServer> admin_;
   std::uint64_t tls_generation_ = 0;
@@ -82,7 +84,7 @@ class Server final : private AdminBackend, private PolicyReceiver {
   mutable std::mutex mutex_;
   std::shared_ptr<const PolicySnapshot> snapshot_;
   X509ContextPtr identity_;
-  std::string identity_error_;
+  IdentityFacts identity_facts_;
   std::string policy_error_;
   std::vector<std::string> policy_warnings_;
   std::atomic<bool> draining_{false};
