@@ -59,7 +59,8 @@ AdmissionAnswer answer_ephemeral(const AdmissionRequest& request, const Injectio
       if (settings.privileged == Strictness::deny) return denied("this ephemeral container could get around the sidecar: " + escape);
       out.warnings.push_back(escape);
     }
-    const bool is_bypassable = name != nullptr && std::ranges::find(security.bypassable, name->scalar) != security.bypassable.end();
+    const bool is_bypassable =
+        name != nullptr && std::find(security.bypassable.begin(), security.bypassable.end(), name->scalar) != security.bypassable.end();
     if (!is_bypassable) continue;
     if (settings.require_contained) return denied("the ephemeral container " + name->scalar + " may run as root with SETUID; drop SETUID");
     out.bypassable.push_back(name->scalar);

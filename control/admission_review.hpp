@@ -15,7 +15,7 @@
 namespace postern {
 
 // The longest request that is read: an object may have 1.5 MB in etcd, and comes at most twice.
-inline constexpr std::size_t admission_review_bytes = 8U << 20;
+inline constexpr std::size_t admission_review_bytes = 4U << 20;
 
 struct AdmissionRequest {
   std::string uid;

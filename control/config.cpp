@@ -29,6 +29,28 @@ std::vector<ConfigField<ControlConfig>> make_fields() {
           "listen.adminSocket", [](auto& c) -> auto& { return c.listen.admin_socket; },
           "Unix socket of the admin API (posternctl status --control). Empty: none."),
 
+      field<PortNumber>(
+          "listen.webhook", [](auto& c) -> auto& { return c.listen.webhook; },
+          "The injector's admission webhooks: HTTPS. 0: any free port."),
+
+      field<Path>(
+          "webhook.settings", [](auto& c) -> auto& { return c.webhook.settings; },
+          "What the injector puts into pods (posternctl inject --print-settings). Empty: no webhooks."),
+      field<Path>(
+          "webhook.certificate", [](auto& c) -> auto& { return c.webhook.certificate; },
+          "Serving certificate, PEM, reloaded when it changes. Empty: made here, under an authority kept in webhook.secret."),
+      field<Path>(
+          "webhook.key", [](auto& c) -> auto& { return c.webhook.key; }, "Its private key, PEM."),
+      field<ObjectName>(
+          "webhook.configuration", [](auto& c) -> auto& { return c.webhook.configuration; },
+          "Name of the Mutating- and ValidatingWebhookConfiguration whose caBundle is kept right."),
+      field<ObjectName>(
+          "webhook.secret", [](auto& c) -> auto& { return c.webhook.secret; },
+          "Secret of the certificate's authority, in meshConfigMap.namespace."),
+      field<ObjectName>(
+          "webhook.service", [](auto& c) -> auto& { return c.webhook.service; },
+          "Service that the API server calls, in meshConfigMap.namespace: the certificate names it."),
+
       field<Path>(
           "identity.certificate", [](auto& c) -> auto& { return c.identity.certificate; },
           "X.509-SVID spiffe://TRUST-DOMAIN/postern/control: certificate chain, leaf first, PEM."),
@@ -109,6 +131,7 @@ std::vector<ConfigField<ControlConfig>> make_fields() {
 std::vector<ConfigSection> make_sections() {
   return {
       {"listen", "Where postern-control listens."},
+      {"webhook", "The injector (docs/injection.md)."},
       {"identity", "The control plane's X.509-SVID from files, reloaded when they change."},
       {"mesh", "What holds for the whole mesh where its ConfigMap says nothing."},
       {"mesh.denied", "Identities that are refused whatever policy says: new connections and live ones."},
@@ -140,6 +163,14 @@ Result<void> validate(const ControlConfig& config) {
   if (config.listen.stream.number != 0 && config.listen.stream == config.listen.health) {
     return Error{"port " + std::to_string(config.listen.health.number) + " is given twice; stream and health need a port each",
                  "listen.health"};
+  }
+  if (config.webhook.certificate.empty() != config.webhook.key.empty()) {
+    return Error{"certificate and key are given together, or neither", "webhook"};
+  }
+  if (!config.webhook.settings.empty() && config.listen.webhook.number != 0 &&
+      (config.listen.webhook == config.listen.stream || config.listen.webhook == config.listen.health)) {
+    return Error{"port " + std::to_string(config.listen.webhook.number) + " is given twice; the webhook needs a port of its own",
+                 "listen.webhook"};
   }
   if (config.publish.longest < config.publish.quiet) return Error{"expected at least publish.quiet", "publish.longest"};
   return {};

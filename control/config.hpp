@@ -19,7 +19,17 @@ struct ControlConfig {
     Port stream{15010};        // the sidecars' streams: mutual TLS
     Port health{15011};        // /healthz /readyz /metrics
     std::string admin_socket;  // unix socket; empty: none
+    Port webhook{15017};       // admission webhooks: HTTPS
   } listen;
+
+  struct {                    // YAML: webhook.*; no settings: no webhooks
+    std::string settings;     // file of InjectionSettings
+    std::string certificate;  // given; empty: made here
+    std::string key;
+    std::string configuration = "postern";    // of the webhook configurations
+    std::string secret = "postern-webhook";   // in the mesh's namespace
+    std::string service = "postern-control";  // in the mesh's namespace
+  } webhook;
 
   // X.509-SVID of the control plane from files (YAML: identity.*), PEM, reloaded when they change.
   struct {

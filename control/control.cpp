@@ -61,6 +61,11 @@ Result<std::unique_ptr<Control>> Control::make(ControlConfig config, Log& log) {
   auto socket = listen_on_port(settings.listen.stream, "listen.stream");
   if (!socket) return socket.error();
   const Port stream_port = socket->port();
+  if (!settings.webhook.settings.empty()) {
+    auto webhooks = Webhooks::make(control->io_, control->client_, control->recorder_, settings, log);
+    if (!webhooks) return webhooks.error();
+    control->webhooks_ = *std::move(webhooks);
+  }
   auto admin = ControlAdmin::start(settings, *control, log);
   if (!admin) return admin.error();
   control->admin_ = *std::move(admin);
@@ -101,6 +106,7 @@ int Control::run() {
   asio::co_spawn(io_, flush_loop(), asio::detached);
   asio::co_spawn(io_, settle_loop(), asio::detached);
   start_watching();
+  if (webhooks_) webhooks_->start();
   io_.run();
   return 0;
 }
@@ -247,6 +253,7 @@ void Control::flush() {
   }
   warned_of_ranges_ = no_ranges;
   server_->flushed(store_.mark());
+  if (webhooks_) webhooks_->look_for_uninjected(store_, changes);
   settle_soon();
 }
 
@@ -322,6 +329,8 @@ void Control::read_identity() {
   }
   identity_error_.clear();
   identity_ = **read;
+  const TrustBundle* bundle = identity_->bundles.find(config_.mesh.trust_domain.text());
+  if (webhooks_ && bundle != nullptr) webhooks_->use_roots(authorities_pem(*bundle));
   log_.info("identity_in_use", {{"spiffe_id", identity_->svid.id.text()}, {"serial", identity_->svid.serial}});
 }
 
@@ -337,6 +346,7 @@ asio::awaitable<void> Control::end_on_signal() {
     pause.expires_after(std::chrono::milliseconds{10});
     co_await pause.async_wait(as_values);
   }
+  webhooks_.reset();
   recorder_.stop();
   client_.close();
   log_.info("ended", {{"streams_cut", std::to_string(server_->count())}});

@@ -28,6 +28,7 @@
 #include "control/policy_server.hpp"
 #include "control/publisher.hpp"
 #include "control/reflector.hpp"
+#include "control/webhooks.hpp"
 
 namespace postern {
 
@@ -81,6 +82,7 @@ class Control final : private ControlAdminBackend {
   PolicyEvents events_;
   InForceClock in_force_;
   std::unique_ptr<PolicyServer> server_;
+  std::unique_ptr<Webhooks> webhooks_;  // nothing: none are configured
   std::vector<std::unique_ptr<Reflector>> reflectors_;
   std::array<std::optional<Clock::time_point>, watched_kinds.size()> synced_at_{};
 

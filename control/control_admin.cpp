@@ -35,6 +35,7 @@ std::string Control::why_not_ready() const {
     return "the cluster has not been read yet" + missing;
   }
   if (!published_) return "nothing is published yet";
+  if (webhooks_) return webhooks_->why_not_ready();
   return {};
 }
 
@@ -71,6 +72,7 @@ ControlFacts Control::facts() const {
   out.events_written = events.written;
   out.events_dropped = events.dropped;
   out.events_failed = events.failed;
+  if (webhooks_) out.webhooks = WebhookFacts{webhooks_->stats(), webhooks_->uninjected()};
   if (identity_) out.svid_expiry_seconds = unix_seconds(identity_->svid.not_after);
   out.identity_rejected = identity_rejected_;
   out.ready = why_not_ready().empty();

@@ -106,6 +106,20 @@ void add_watches(Families& out, const std::vector<WatchFacts>& watches) {
          [](const WatchFacts& w) { return w.unreadable; });
 }
 
+void add_webhooks(Families& out, const WebhookFacts& facts) {
+  MetricFamily& reviews =
+      out.begin("postern_control_admission_reviews_total", "Pods that the webhooks were asked about, by outcome.", MetricType::Counter);
+  for (const auto& [outcome, count] : {std::pair{"injected", facts.server.injected}, std::pair{"left_alone", facts.server.left_alone},
+                                       std::pair{"denied", facts.server.denied}, std::pair{"validated", facts.server.validated},
+                                       std::pair{"malformed", facts.server.malformed}}) {
+    Families::add(reviews, label("outcome", outcome), static_cast<double>(count));
+  }
+  out.counter("postern_control_webhook_handshakes_failed_total", "TLS handshakes with the webhooks that failed.",
+              facts.server.handshakes_failed);
+  out.gauge("postern_control_pods_without_sidecar", "Pods that should have a sidecar and have none.",
+            static_cast<double>(facts.uninjected));
+}
+
 }  // namespace
 
 void DurationBuckets::observe(double seconds) {
@@ -129,6 +143,7 @@ std::string render_metrics(const ControlFacts& facts) {
   out.histogram("postern_control_edit_to_enforced_seconds", "From seeing a change of a policy until all connected sidecars enforce it.",
                 facts.edit_to_enforced);
   add_watches(out, facts.watches);
+  if (facts.webhooks) add_webhooks(out, *facts.webhooks);
   out.counter("postern_control_kube_requests_total", "Requests to the API server.", facts.kube_requests);
   out.counter("postern_control_kube_failures_total", "Of these: without an answer.", facts.kube_failures);
   out.counter("postern_control_events_written_total", "Kubernetes Events written.", facts.events_written);
