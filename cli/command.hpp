@@ -63,5 +63,6 @@ Command check_command();
 Command proxy_command();
 Command certificate_command();
 Command status_command();
+Command ca_command();
 
 }  // namespace postern::cli

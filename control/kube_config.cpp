@@ -1,7 +1,5 @@
 #include "control/kube_config.hpp"
 
-#include <openssl/evp.h>
-
 #include <charconv>
 #include <filesystem>
 #include <optional>
@@ -10,6 +8,7 @@
 #include "authz/decode_common.hpp"
 #include "base/document_files.hpp"
 #include "base/ip.hpp"
+#include "control/base64.hpp"
 
 namespace postern {
 namespace {
@@ -28,18 +27,6 @@ std::optional<std::uint16_t> port_of(std::string_view text) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
   if (error != std::errc() || end != text.data() + text.size() || number == 0) return std::nullopt;
   return number;
-}
-
-std::optional<std::string> decode_base64(const std::string& text) {
-  if (text.empty() || text.size() % 4 != 0 || text.size() > kFileBytes * 2) return std::nullopt;
-  std::string out(text.size() / 4 * 3, '\0');
-  const int length = EVP_DecodeBlock(reinterpret_cast<unsigned char*>(out.data()), reinterpret_cast<const unsigned char*>(text.data()),
-                                     static_cast<int>(text.size()));
-  if (length < 0) return std::nullopt;
-  std::size_t padding = 0;
-  while (padding < 2 && text[text.size() - 1 - padding] == '=') ++padding;
-  out.resize(static_cast<std::size_t>(length) - padding);
-  return out;
 }
 
 // "https://host[:port][/base]" into the configuration; what was wrong with it otherwise.
@@ -125,7 +112,7 @@ class KubeconfigReader {
     const Field data = part[name + "-data"];
     const std::string text = trimmed(data.string());
     if (text.empty()) return file(part[name]);
-    auto decoded = decode_base64(text);
+    auto decoded = decode_base64(text, kFileBytes);
     if (!decoded) data.refuse("expected base64 (of PEM), found other text");
     return {.file = {}, .text = decoded ? std::move(*decoded) : std::string()};
   }

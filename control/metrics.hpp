@@ -9,6 +9,7 @@
 
 #include "control/policy_server.hpp"
 #include "control/publisher.hpp"
+#include "control/signing_server.hpp"
 #include "control/watch_event.hpp"
 
 namespace postern {
@@ -56,6 +57,10 @@ struct ControlFacts {
   std::uint64_t events_failed = 0;
   double svid_expiry_seconds = 0;  // unix time; 0: no SVID
   std::uint64_t identity_rejected = 0;
+  SigningServer::Stats signing;         // of the built-in CA
+  double authority_expiry_seconds = 0;  // unix time; 0: no built-in CA
+  std::uint64_t bundle_sequence = 0;
+  std::uint64_t rotation_steps = 0;
   bool ready = false;
 };
 
