@@ -343,6 +343,14 @@ bool read(SnapshotParts& parts, std::string_view name, const Field& body) {
     if (decoding.ok()) parts.pods.insert_or_assign(std::move(key), std::move(pod));
     return true;
   }
+  if (name == trust_bundle_name) {
+    body.expect_only({"sequence", "roots"});
+    const auto sequence = body["sequence"].integer().value_or(-1);
+    if (sequence < 0) body["sequence"].refuse("expected a number from 0");
+    TrustBundleRecord bundle{static_cast<std::uint64_t>(sequence), required(body["roots"])};
+    if (decoding.ok()) parts.trust_bundle = std::move(bundle);
+    return true;
+  }
   if (name.starts_with(kService)) {
     ServiceRecord service = decode_service_record(body);
     expect_key(body, service.key, name.substr(kService.size()));
@@ -369,6 +377,7 @@ void remove_from(SnapshotParts& parts, std::string_view name) {
   if (name == "allow-list") parts.allow_list.reset();
   if (name == "probes") parts.probe_ports.clear();
   if (name == "nodes") parts.nodes.clear();
+  if (name == trust_bundle_name) parts.trust_bundle.reset();
   if (name.starts_with(kPeerSet)) parts.peer_sets.erase(std::string(name.substr(kPeerSet.size())));
   const bool is_pod = name.starts_with(kPod);
   if (!is_pod && !name.starts_with(kService)) return;

@@ -178,6 +178,11 @@ std::string encode_probes(const std::vector<ProbePort>& probes) {
   return json.end_object().take();
 }
 
+std::string encode_trust_bundle(std::uint64_t sequence, std::string_view roots_pem) {
+  JsonWriter json;
+  return json.begin_object().field("sequence", sequence).field("roots", roots_pem).end_object().take();
+}
+
 std::string encode_nodes(const std::vector<IpAddress>& nodes) {
   JsonWriter json;
   json.begin_object();

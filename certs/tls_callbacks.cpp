@@ -220,7 +220,9 @@ int check_client_hello(SSL* ssl, int* alert, void*) {
 int lend_svid(SSL* ssl, void*) {
   const TlsConnection* connection = connection_of(ssl);
   if (connection == nullptr || !connection->key) return 0;
-  return use_svid(ssl, core_of(SSL_get_SSL_CTX(ssl))->identity->svid, connection->key.get()) ? 1 : 0;
+  const X509Svid& svid = core_of(SSL_get_SSL_CTX(ssl))->identity->svid;
+  if (svid.chain.empty()) return 1;  // a client that has none yet
+  return use_svid(ssl, svid, connection->key.get()) ? 1 : 0;
 }
 
 void return_key(const SSL* ssl, int where, int) {

@@ -100,8 +100,10 @@ Result<TlsContext> TlsContext::make(std::shared_ptr<const X509Context> identity,
   if (!made.ctx_) return openssl_error("cannot make a TLS context");
   SSL_CTX* const ctx = made.ctx_.get();
   if (auto set = set_protocol(ctx, settings); !set) return set.error();
-  if (auto tried = try_svid(ctx, identity->svid); !tried) return tried.error();
-  made.key_ = share(identity->svid.key.get());
+  if (!identity->svid.chain.empty()) {
+    if (auto tried = try_svid(ctx, identity->svid); !tried) return tried.error();
+    made.key_ = share(identity->svid.key.get());
+  }
   identity = without_key(*identity);
 
   auto core = std::make_unique<TlsCore>();
@@ -126,6 +128,12 @@ SslPtr TlsContext::new_server(bool accept_plain_spiffe) const {
   connection->accept_plain_spiffe = accept_plain_spiffe;
   if (!ssl || !attach(ssl.get(), std::move(connection))) return nullptr;
   SSL_set_accept_state(ssl.get());
+  return ssl;
+}
+
+SslPtr TlsContext::new_server_for_anybody() const {
+  SslPtr ssl = new_server(false);
+  if (ssl) SSL_set_verify(ssl.get(), SSL_VERIFY_NONE, nullptr);
   return ssl;
 }
 

@@ -65,14 +65,16 @@ struct HandshakeFailure {
 
 class TlsContext {
  public:
-  // The key is held by the context alone, until retire(). `sessions` may be null: no resumption. `generation` is the caller's number for
-  // this SVID and bundle set.
+  // The key is held by the context alone, until retire(). `sessions` may be null: no resumption. An identity with bundles alone, without an
+  // SVID, serves a client that has none yet. `generation` is the caller's number for this SVID and bundle set.
   static Result<TlsContext> make(std::shared_ptr<const X509Context> identity, const TlsSettings& settings,
                                  std::shared_ptr<SessionCache> sessions, std::uint64_t generation);
 
   // The inbound end; a client certificate is required. With `accept_plain_spiffe` a client without our ALPN is served too
   // (used_postern_alpn then says false); otherwise it gets the alert no_application_protocol (RFC 7301 section 3.2). Null: out of memory.
   SslPtr new_server(bool accept_plain_spiffe) const;
+  // The inbound end that asks for no certificate: who connects proves itself by other means. Null: out of memory.
+  SslPtr new_server_for_anybody() const;
   // The outbound end; offers the session kept for this destination, if any.
   SslPtr new_client(const SocketAddress& destination, bool offer_postern_alpn) const;
 

@@ -68,5 +68,6 @@ Command proxy_command();
 Command certificate_command();
 Command identity_command();
 Command status_command();
+Command ca_command();
 
 }  // namespace postern::cli

@@ -150,6 +150,15 @@ std::string render_metrics(const ControlFacts& facts) {
   out.counter("postern_control_events_dropped_total", "Kubernetes Events left out: too many.", facts.events_dropped);
   out.counter("postern_control_events_failed_total", "Kubernetes Events that the API server did not take.", facts.events_failed);
   out.gauge("postern_svid_expiry_timestamp_seconds", "When the SVID ends, in unix time; 0: there is none.", facts.svid_expiry_seconds);
+  out.counter("postern_control_svids_issued_total", "SVIDs signed for pods.", facts.signing.issued);
+  MetricFamily& refused =
+      out.begin("postern_control_svids_refused_total", "Requests for an SVID that were refused, by reason.", MetricType::Counter);
+  for (const auto& [reason, count] : facts.signing.refused) Families::add(refused, label("reason", reason), static_cast<double>(count));
+  out.gauge("postern_control_authority_expiry_timestamp_seconds", "When the signing certificate ends, in unix time; 0: no built-in CA.",
+            facts.authority_expiry_seconds);
+  out.gauge("postern_control_trust_bundle_sequence", "Of the trust bundle in force; 0: no built-in CA.",
+            static_cast<double>(facts.bundle_sequence));
+  out.counter("postern_control_rotation_steps_total", "Steps of the authority's rotation that this replica took.", facts.rotation_steps);
   out.counter("postern_identity_rejected_total", "Identity files refused.", facts.identity_rejected);
   return out.text();
 }

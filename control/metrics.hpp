@@ -10,6 +10,7 @@
 
 #include "control/policy_server.hpp"
 #include "control/publisher.hpp"
+#include "control/signing_server.hpp"
 #include "control/watch_event.hpp"
 #include "control/webhook_server.hpp"
 
@@ -64,6 +65,10 @@ struct ControlFacts {
   std::optional<WebhookFacts> webhooks;
   double svid_expiry_seconds = 0;  // unix time; 0: no SVID
   std::uint64_t identity_rejected = 0;
+  SigningServer::Stats signing;         // of the built-in CA
+  double authority_expiry_seconds = 0;  // unix time; 0: no built-in CA
+  std::uint64_t bundle_sequence = 0;
+  std::uint64_t rotation_steps = 0;
   bool ready = false;
 };
 

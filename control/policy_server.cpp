@@ -106,7 +106,8 @@ PolicyServer::PolicyServer(asio::io_context& io, const ControlConfig& config, Cl
                {config.limits.lookups_per_second, config.limits.lookup_burst},
                std::move(flush),
                [this]() -> const Mark& { return mark_; },
-               {}},
+               {},
+               nullptr},
       tls_sessions_(std::make_shared<SessionCache>(kept_tls_sessions, 1)),
       acceptor_(io),
       room_(io),
@@ -125,6 +126,17 @@ Result<void> PolicyServer::use_identity(const X509ContextPtr& identity) {
   if (!made) return made.error();
   tls_ = std::make_unique<TlsContext>(*std::move(made));
   return {};
+}
+
+void PolicyServer::use_trust_bundle(const ResourcePtr& bundle) {
+  context_.trust_bundle = bundle;
+  for (const auto& [key, session] : sessions_) {
+    if (session->stream) session->stream->trust_bundle_changed();
+  }
+}
+
+void PolicyServer::for_each_stream(const std::function<void(const PolicyStream&)>& visit) const {
+  for (const auto& [owner, session] : by_owner_) visit(*session->stream);
 }
 
 void PolicyServer::start(ListeningSocket socket) {

@@ -36,6 +36,10 @@ class PolicyServer {
 
   // Connections accepted from now on use this SVID; streams that are open stay.
   Result<void> use_identity(const X509ContextPtr& identity);
+  // What every stream carries from now on beside its subscription (docs/stream.md, trust-bundle).
+  void use_trust_bundle(const ResourcePtr& bundle);
+  // Of the sidecars that are in step, or on their way there.
+  void for_each_stream(const std::function<void(const PolicyStream&)>& visit) const;
   // Accepts. Streams wait until the store is synced.
   void start(ListeningSocket socket);
   // Right after a flush: the mark that updates carry from now on, and streams that waited go on.

@@ -22,17 +22,35 @@ Result<void> validate(const Config& config) {
       return Error{"missing; identity.certificate, identity.key and identity.bundle are given together or not at all", path};
     }
   }
+  const auto& signing = config.identity.control_plane;
+  const bool is_signed = !signing.addresses.empty();
+  if (is_signed && any_identity) {
+    return Error{"identity.certificate is given, too; the SVID comes either from files or from the control plane",
+                 "identity.controlPlane.addresses"};
+  }
+  if (is_signed && signing.token_file.empty()) {
+    return Error{"missing; expected the path of the pod's projected token, audience postern-control", "identity.controlPlane.tokenFile"};
+  }
+  if (is_signed && signing.roots.empty() == signing.roots_file.empty()) {
+    return Error{"expected either this or identity.controlPlane.rootsFile: what proves the control plane", "identity.controlPlane.roots"};
+  }
+  if (!is_signed && (!signing.token_file.empty() || !signing.roots.empty() || !signing.roots_file.empty())) {
+    return Error{"missing; the other fields of identity.controlPlane count only with it", "identity.controlPlane.addresses"};
+  }
+  if (is_signed && config.workload.name.empty()) {
+    return Error{"missing; expected the pod that this sidecar serves, whose SVID is asked for", "workload.name"};
+  }
   const bool controlled = !config.control.addresses.empty();
   if (controlled && !config.policy_dir.empty()) {
     return Error{"policyDir is given, too; policy comes either from a folder or from the control plane", "control.addresses"};
   }
-  if (controlled && !any_identity) {
+  if (controlled && !any_identity && !is_signed) {
     return Error{"missing; the control plane knows a sidecar by its SVID, which control.addresses therefore needs", "identity.certificate"};
   }
-  if (!controlled && !config.control.state_dir.empty()) {
+  if (!controlled && !is_signed && !config.control.state_dir.empty()) {
     return Error{"missing; control.stateDir keeps what they send", "control.addresses"};
   }
-  if (config.mesh.trust_domain.text().empty() && (any_identity || controlled || !config.policy_dir.empty())) {
+  if (config.mesh.trust_domain.text().empty() && (any_identity || is_signed || controlled || !config.policy_dir.empty())) {
     return Error{"missing; expected the trust domain of the mesh, such as cluster.local", "mesh.trustDomain"};
   }
   if ((controlled || !config.policy_dir.empty()) && (config.workload.ns.empty() || config.workload.name.empty())) {

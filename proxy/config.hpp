@@ -33,6 +33,13 @@ struct Config {
     std::string certificate;
     std::string key;
     std::string bundle;
+    // Or signed by the control plane (YAML: identity.controlPlane.*; docs/identity.md).
+    struct {
+      std::vector<std::string> addresses;  // host:port of its signing port; empty: none
+      std::string token_file;
+      std::string roots;  // PEM
+      std::string roots_file;
+    } control_plane = {};
   } identity;
 
   std::string policy_dir;  // manifests: policies and topology (YAML: policyDir)

@@ -49,6 +49,19 @@ std::vector<ConfigField<Config>> make_fields() {
       field<Path>(
           "identity.bundle", [](auto& c) -> auto& { return c.identity.bundle; }, "Trust bundle: the authorities of the trust domain, PEM."),
 
+      field<HostPortList>(
+          "identity.controlPlane.addresses", [](auto& c) -> auto& { return c.identity.control_plane.addresses; },
+          "Replicas of postern-control (host:port of their signing port) that sign the SVID; instead of files. The key is made here."),
+      field<Path>(
+          "identity.controlPlane.tokenFile", [](auto& c) -> auto& { return c.identity.control_plane.token_file; },
+          "The pod's projected ServiceAccount token, audience postern-control."),
+      field<Text>(
+          "identity.controlPlane.roots", [](auto& c) -> auto& { return c.identity.control_plane.roots; },
+          "The roots that prove the control plane, PEM; from the pod's own spec. Later ones come from the control plane itself."),
+      field<Path>(
+          "identity.controlPlane.rootsFile", [](auto& c) -> auto& { return c.identity.control_plane.roots_file; },
+          "The same in a file, read once at start."),
+
       field<Path>(
           "policyDir", [](auto& c) -> auto& { return c.policy_dir; },
           "Folder of manifests (NetworkPolicies, Namespaces, Pods, Services), watched for change. Without policy only probes are "
@@ -171,7 +184,8 @@ std::vector<ConfigSection> make_sections() {
   return {
       {"workload", "The pod that this sidecar serves."},
       {"listen", "Where the sidecar listens."},
-      {"identity", "The pod's X.509-SVID from files, reloaded when they change. All three or none."},
+      {"identity", "The pod's X.509-SVID from files, reloaded when they change: all three or none."},
+      {"identity.controlPlane", "Or an SVID that the control plane signs."},
       {"control", "Policy from the control plane, instead of policyDir."},
       {"mesh", "What holds for the whole mesh. With a control plane its settings count; trustDomain is needed in both."},
       {"mesh.denied", "Identities that are refused whatever policy says: new connections and live ones."},

@@ -153,6 +153,7 @@ Reason Server::supervise() {
     }
     std::uint64_t count = 0;
     if (read(wakeup_, &count, sizeof count) > 0 && drain_asked_.exchange(false)) begin_drain();
+    take_roots();
     if (identity_source_ && (fds[2].revents != 0 || ready == 0)) read_identity();
     if (policy_source_ && fds[3].revents != 0) {
       policy_source_->drain();

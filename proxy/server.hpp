@@ -41,9 +41,11 @@ class Server final : private AdminBackend, private PolicyReceiver {
   void read_identity();
   void read_policy();
   void publish_identity(const X509ContextPtr& identity);
+  void take_roots();
 
   // PolicyReceiver, called from the policy client's thread; and for policy from files.
   void enforce(std::shared_ptr<const PolicySnapshot> snapshot, std::function<void()> enforced) override;
+  void adopt_roots(NumberedBundle roots, std::function<void()> adopted) override;
   void policy_refused(const std::string& error) override;
   void peers_in_use(std::function<void(AddressSet)> answer) override;
 
@@ -82,6 +84,7 @@ class Server final : private AdminBackend, private PolicyReceiver {
 
   // Shared with the admin thread.
   mutable std::mutex mutex_;
+  std::vector<std::pair<NumberedBundle, std::function<void()>>> roots_to_adopt_;
   std::shared_ptr<const PolicySnapshot> snapshot_;
   X509ContextPtr identity_;
   IdentityFacts identity_facts_;
