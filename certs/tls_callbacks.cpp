@@ -218,10 +218,10 @@ int check_client_hello(SSL* ssl, int* alert, void*) {
 
 // Called when a full handshake needs our certificate; a resumed one needs none.
 int lend_svid(SSL* ssl, void*) {
-  const TlsConnection* connection = connection_of(ssl);
-  if (connection == nullptr || !connection->key) return 0;
   const X509Svid& svid = core_of(SSL_get_SSL_CTX(ssl))->identity->svid;
   if (svid.chain.empty()) return 1;  // a client that has none yet
+  const TlsConnection* connection = connection_of(ssl);
+  if (connection == nullptr || !connection->key) return 0;
   return use_svid(ssl, svid, connection->key.get()) ? 1 : 0;
 }
 
