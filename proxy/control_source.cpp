@@ -155,7 +155,7 @@ Result<X509ContextPtr> ControlSource::Impl::context_of(const IdentityState& stat
   TrustBundleSet bundles;
   bundles.add(*std::move(bundle));
   const auto verified = verify_peer(borrow(svid->chain).get(), bundles, TlsEnd::both, system_clock::now(), skew);
-  if (!verified.peer) return Error{std::string(describe(verified.error)) + " (" + verified.detail + ")", where};
+  if (!verified.peer) return Error{std::string(postern::describe(verified.error)) + " (" + verified.detail + ")", where};
   if (svid->not_after <= system_clock::now()) return Error{"the SVID has expired at " + utc_text(svid->not_after), where};
   return std::make_shared<const X509Context>(X509Context{*std::move(svid), std::move(bundles)});
 }
