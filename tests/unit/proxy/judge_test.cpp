@@ -105,7 +105,7 @@ TEST_F(JudgeTest, ADeniedIdentityIsRefusedWhateverPolicySays) {
   EXPECT_EQ(judgement.reason, Reason::identity_denied);
   EXPECT_EQ(judgement.detail, "serial");
   EXPECT_EQ(outbound("10.9.0.1", pod_id("api")).reason, Reason::identity_denied);
-  cluster.settings.denied = {{"4B2E", "FF"}, {pod_id("other"), "spiffe://example.org/ns/default/sa/default"}};
+  cluster.settings.denied = {{"4B2E", "FF"}, {"spiffe://example.org/ns/default/sa/default", pod_id("other")}};
   EXPECT_TRUE(inbound("10.9.0.2", pod_id("web")).allowed) << "whole serials and whole IDs only";
   EXPECT_TRUE(outbound("10.9.0.1", pod_id("api")).allowed);
 }
