@@ -1,7 +1,6 @@
 #include "proxy/control_source.hpp"
 
 #include <openssl/crypto.h>
-#include <pthread.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -16,6 +15,7 @@
 #include <thread>
 
 #include "base/descriptor.hpp"
+#include "base/thread.hpp"
 #include "certs/authority.hpp"
 #include "certs/certificate_builder.hpp"
 #include "certs/csr.hpp"
@@ -68,10 +68,7 @@ class ControlSource::Impl {
   Result<void> begin();
   void start() {
     asio::co_spawn(io_, run(), asio::detached);
-    thread_ = std::thread([this] {
-      pthread_setname_np(pthread_self(), "identity");
-      io_.run();
-    });
+    thread_ = start_without_signals("identity", [this] { io_.run(); });
   }
 
   int fd() const { return event_.get(); }

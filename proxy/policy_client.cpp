@@ -1,7 +1,5 @@
 #include "proxy/policy_client.hpp"
 
-#include <pthread.h>
-
 #include <algorithm>
 #include <atomic>
 #include <boost/asio/as_tuple.hpp>
@@ -15,6 +13,7 @@
 #include <random>
 #include <thread>
 
+#include "base/thread.hpp"
 #include "certs/trust_bundle.hpp"
 #include "proxy/control_stream.hpp"
 #include "proxy/host_port.hpp"
@@ -64,10 +63,7 @@ class PolicyClient::Impl {
   void load_state();
   void start() {
     asio::co_spawn(io_, run(), asio::detached);
-    thread_ = std::thread([this] {
-      pthread_setname_np(pthread_self(), "policy");
-      io_.run();
-    });
+    thread_ = start_without_signals("policy", [this] { io_.run(); });
   }
   void adopt_identity(const X509ContextPtr& identity) {
     asio::post(io_, [this, identity] { take_identity(identity); });

@@ -142,7 +142,7 @@ class TrustTest(CaCase):
         rogue = self.mesh.net.pod("rogue")
         listener = rogue.listen(4433)
         sidecar = self.mesh.sidecars["web"]
-        sidecar.stop()
+        self.assertEqual(sidecar.stop(), 0, "no thread of it takes the signal for itself")
         for file in ("identity-state", "policy-state"):
             subprocess.run(["rm", "-f", f"{sidecar.state_folder}/{file}"], check=True)
         identity = {**sidecar.config["identity"]["controlPlane"], "addresses": [f"{rogue.v4}:4433"]}
@@ -170,15 +170,24 @@ class TrustTest(CaCase):
     def test_a_restarted_sidecar_goes_on_without_the_control_plane(self):
         self.mesh.wait_allowed("web", "api")
         before = self.identity("web")
+        for name, peer in (("web", "api"), ("api", "web")):
+            # What was looked up is kept a moment later.
+            wait_until(lambda name=name, peer=peer: f"pod/default/{peer}" in self.kept_policy(name), what=f"{name} keeps its policy")
         for replica in self.mesh.replicas:
             replica.kill()
         sidecar = self.mesh.sidecars["web"]
-        wait_until(lambda: subprocess.run(["test", "-s", f"{sidecar.state_folder}/policy-state"], check=False).returncode == 0,
-                   what="the policy is kept")
         sidecar.process.kill()
         sidecar.start(redirect=False)
         self.mesh.wait_allowed("web", "api")
         self.assertEqual(self.identity("web"), before)
+
+
+    def kept_policy(self, name):
+        try:
+            with open(f"{self.mesh.sidecars[name].state_folder}/policy-state", encoding="utf-8") as file:
+                return file.read()
+        except FileNotFoundError:
+            return ""
 
 
 # ctest: timeout 300
