@@ -64,7 +64,7 @@ struct SnapshotParts {
   std::map<std::string, PeerSetRecord> peer_sets;  // by the name that AllowListRecord uses
   std::map<WorkloadKey, PodRecord> pods;           // self, and all members, endpoints and looked-up peers
   std::map<ObjectKey, ServiceRecord> services;
-  std::optional<TrustBundleRecord> trust_bundle;
+  std::optional<TrustBundleRecord> trust_bundle = {};
   std::vector<IpAddress> nodes;  // addresses of the cluster's nodes that are known; NodePorts are resolved there
 
   bool operator==(const SnapshotParts&) const = default;

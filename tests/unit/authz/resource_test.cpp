@@ -235,6 +235,18 @@ TEST(Resource, RemovingTheAllowListIsNotOpening) {
   EXPECT_EQ(parts.pods.size(), 1U);
 }
 
+TEST(Resource, TheTrustBundleIsReadAsWrittenAndTakenAway) {
+  SnapshotParts parts;
+  const std::string name(trust_bundle_name);
+  EXPECT_EQ(failure(parts, name, encode_trust_bundle(7, "roots\n")), "accepted");
+  EXPECT_EQ(parts.trust_bundle, (TrustBundleRecord{7, "roots\n"}));
+  EXPECT_NE(failure(name, R"({"sequence":-1,"roots":"r"})"), "accepted");
+  EXPECT_NE(failure(name, R"({"sequence":1})"), "accepted");
+  EXPECT_NE(failure(name, R"({"sequence":1,"roots":"r","more":1})"), "accepted");
+  remove_from(parts, name);
+  EXPECT_FALSE(parts.trust_bundle);
+}
+
 TEST(Resource, ASetOfFiveThousandIsReadInATurn) {
   PeerSetRecord set;
   set.pods = canonical(labelled({{"app", "web"}}));
