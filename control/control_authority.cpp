@@ -57,6 +57,7 @@ void Control::use_authority() {
     bundle_in_use_ = *bundle;
     bundle_resource_ = make_resource(std::string(trust_bundle_name), encode_trust_bundle(bundle->sequence, bundle->roots));
     server_->use_trust_bundle(bundle_resource_);
+    if (webhooks_) webhooks_->use_roots(bundle->roots);
     log_.info("trust_bundle_published", {{"bundle_sequence", std::to_string(bundle->sequence)}});
   }
   const auto authority = authority_->authority();
