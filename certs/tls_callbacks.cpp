@@ -1,6 +1,9 @@
 #include "certs/tls_callbacks.hpp"
 
+#include <openssl/core_names.h>
 #include <openssl/err.h>
+#include <openssl/params.h>
+#include <openssl/rand.h>
 #include <openssl/x509_vfy.h>
 
 #include <algorithm>
@@ -183,6 +186,57 @@ void forget_session(SSL_CTX* ctx, SSL_SESSION* session) {
   if (core != nullptr && core->sessions != nullptr) core->sessions->remove_server(id_of(session));
 }
 
+// Before a ticket is sealed: who the peer is goes into it.
+int fill_ticket(SSL* ssl, void*) {
+  SSL_SESSION* const session = SSL_get_session(ssl);
+  const TlsSession* state = session_of(session);
+  if (state == nullptr) return 0;
+  const std::string content = encode_ticket_content({*state->peer, state->ends});
+  return SSL_SESSION_set1_ticket_appdata(session, content.data(), content.size());
+}
+
+// After a ticket was opened: its peer is whom the full handshake proved, while both SVIDs last. Otherwise the handshake is a full one.
+SSL_TICKET_RETURN take_ticket(SSL* ssl, SSL_SESSION* session, const unsigned char*, std::size_t, SSL_TICKET_STATUS status, void*) {
+  if (status != SSL_TICKET_SUCCESS && status != SSL_TICKET_SUCCESS_RENEW) return SSL_TICKET_RETURN_IGNORE_RENEW;
+  void* data = nullptr;
+  std::size_t size = 0;
+  if (SSL_SESSION_get0_ticket_appdata(session, &data, &size) != 1 || data == nullptr) return SSL_TICKET_RETURN_IGNORE_RENEW;
+  const auto content = decode_ticket_content(std::string_view(static_cast<const char*>(data), size));
+  const SystemTime now = std::chrono::system_clock::now();
+  const TlsCore* core = core_of(SSL_get_SSL_CTX(ssl));
+  if (!content || now >= content->ends || now >= core->identity->svid.not_after) return SSL_TICKET_RETURN_IGNORE_RENEW;
+  auto state = std::make_unique<TlsSession>(TlsSession{std::make_shared<const PeerIdentity>(content->peer), content->ends});
+  if (!set_session(session, std::move(state))) return SSL_TICKET_RETURN_ABORT;
+  return status == SSL_TICKET_SUCCESS_RENEW ? SSL_TICKET_RETURN_USE_RENEW : SSL_TICKET_RETURN_USE;
+}
+
+// SSL_CTX_set_tlsext_ticket_key_evp_cb(3): 1 go on, 2 go on and renew the ticket, 0 not ours, -1 failed.
+int ticket_key(SSL* ssl, unsigned char* name, unsigned char* iv, EVP_CIPHER_CTX* cipher, EVP_MAC_CTX* mac, int seal) {
+  const TicketKeys& all = *core_of(SSL_get_SSL_CTX(ssl))->ticket_keys;
+  std::size_t index = all.seals;
+  if (seal == 0) {
+    const auto has_name = [&](const TicketKey& key) { return std::equal(key.name.begin(), key.name.end(), name); };
+    const auto found = std::find_if(all.keys.begin(), all.keys.end(), has_name);
+    if (found == all.keys.end()) return 0;
+    index = static_cast<std::size_t>(found - all.keys.begin());
+  }
+  TicketKey key = all.keys[index];
+  std::array<OSSL_PARAM, 3> parameters{OSSL_PARAM_construct_octet_string(OSSL_MAC_PARAM_KEY, key.mac.data(), key.mac.size()),
+                                       OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, const_cast<char*>("SHA256"), 0),
+                                       OSSL_PARAM_construct_end()};
+  bool ok = EVP_MAC_CTX_set_params(mac, parameters.data()) == 1;
+  if (seal != 0) {
+    std::copy(key.name.begin(), key.name.end(), name);
+    ok = ok && RAND_bytes(iv, EVP_CIPHER_get_iv_length(EVP_aes_256_cbc())) == 1 &&
+         EVP_EncryptInit_ex2(cipher, EVP_aes_256_cbc(), key.cipher.data(), iv, nullptr) == 1;
+  } else {
+    ok = ok && EVP_DecryptInit_ex2(cipher, EVP_aes_256_cbc(), key.cipher.data(), iv, nullptr) == 1;
+  }
+  OPENSSL_cleanse(&key, sizeof key);
+  if (!ok) return -1;
+  return seal != 0 || index == all.seals ? 1 : 2;
+}
+
 // RFC 7301 section 3.2. Called only when the client offers ALPN at all.
 int select_alpn(SSL* ssl, const unsigned char** out, unsigned char* out_size, const unsigned char* in, unsigned int in_size, void*) {
   const std::string_view ours = core_of(SSL_get_SSL_CTX(ssl))->alpn;
@@ -243,6 +297,7 @@ bool use_svid(SSL* ssl, const X509Svid& svid, EVP_PKEY* key) {
 
 bool install_callbacks(SSL_CTX* ctx, std::unique_ptr<TlsCore> core) {
   const bool resume = core->sessions != nullptr;
+  const bool seal = core->ticket_keys != nullptr;
   if (session_slot() < 0 || connection_slot() < 0 || core_slot() < 0 || SSL_CTX_set_ex_data(ctx, core_slot(), core.get()) != 1)
     return false;
   core.release();
@@ -253,6 +308,11 @@ bool install_callbacks(SSL_CTX* ctx, std::unique_ptr<TlsCore> core) {
   SSL_CTX_set_cert_verify_callback(ctx, verify_certificate, nullptr);
   SSL_CTX_set_client_hello_cb(ctx, check_client_hello, nullptr);
   SSL_CTX_set_alpn_select_cb(ctx, select_alpn, nullptr);
+  if (seal) {
+    SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
+    return SSL_CTX_set_num_tickets(ctx, 1) == 1 && SSL_CTX_set_tlsext_ticket_key_evp_cb(ctx, ticket_key) == 1 &&
+           SSL_CTX_set_session_ticket_cb(ctx, fill_ticket, take_ticket, nullptr) == 1;
+  }
   if (!resume) {
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
     return SSL_CTX_set_num_tickets(ctx, 0) == 1;

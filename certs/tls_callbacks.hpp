@@ -8,6 +8,7 @@
 
 #include "certs/openssl.hpp"
 #include "certs/session_cache.hpp"
+#include "certs/ticket_keys.hpp"
 #include "certs/tls_context.hpp"
 
 namespace postern {
@@ -15,7 +16,8 @@ namespace postern {
 // Of one SSL_CTX, which owns it: a connection may outlive the TlsContext that made it.
 struct TlsCore {
   std::shared_ptr<const X509Context> identity;
-  std::shared_ptr<SessionCache> sessions;  // null: no resumption
+  std::shared_ptr<SessionCache> sessions;  // null: no resumption, but by tickets
+  TicketKeysPtr ticket_keys;               // null: no tickets that carry state
   std::string_view alpn;
   std::chrono::seconds skew{};
   ContentHash session_context{};  // of our SPIFFE ID and bundles: what a session must have been made under

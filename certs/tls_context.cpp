@@ -40,7 +40,9 @@ Result<void> set_groups(SSL_CTX* ctx, const std::string& wanted) {
 Result<void> set_protocol(SSL_CTX* ctx, const TlsSettings& settings) {
   // What the system's openssl.cnf may have set is set again here: the data plane's TLS is one thing everywhere.
   SSL_CTX_clear_options(ctx, SSL_CTX_get_options(ctx));
-  SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET | SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION | SSL_OP_CIPHER_SERVER_PREFERENCE);
+  SSL_CTX_set_options(ctx, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION | SSL_OP_CIPHER_SERVER_PREFERENCE);
+  if (settings.ticket_keys == nullptr) SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET);
+  if (settings.tcp_end_is_enough) SSL_CTX_set_options(ctx, SSL_OP_IGNORE_UNEXPECTED_EOF);
   SSL_CTX_set_mode(ctx,
                    SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_NO_AUTO_CHAIN);
   SSL_CTX_set_read_ahead(ctx, 1);
@@ -109,6 +111,7 @@ Result<TlsContext> TlsContext::make(std::shared_ptr<const X509Context> identity,
   auto core = std::make_unique<TlsCore>();
   core->identity = identity;
   if (settings.resumption) core->sessions = std::move(sessions);
+  if (settings.resumption) core->ticket_keys = settings.ticket_keys;
   core->alpn = settings.alpn;
   core->skew = settings.clock_skew;
   core->session_context = session_context_of(*identity, settings.alpn);

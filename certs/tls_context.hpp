@@ -14,6 +14,7 @@
 #include "certs/openssl.hpp"
 #include "certs/session_cache.hpp"
 #include "certs/svid.hpp"
+#include "certs/ticket_keys.hpp"
 #include "certs/trust_bundle.hpp"
 #include "certs/verify.hpp"
 
@@ -37,6 +38,11 @@ struct TlsSettings {
   std::string_view alpn =
       postern_alpn;  // the one protocol that is offered and taken; REQUIRES: at most 255 bytes, lives as long as the context
   bool resumption = true;
+  // Inbound: tickets carry the session, sealed with these, and `sessions` is not used. Null: stateful.
+  TicketKeysPtr ticket_keys;
+  // TCP's end counts as the end of TLS, and so leaves the session good (RFC 8446 section 6.1 asks for no more): where the protocol inside
+  // has an end of its own.
+  bool tcp_end_is_enough = false;
   std::size_t read_buffer_bytes = 68U << 10;  // read-ahead: four full records; freed while idle
   std::chrono::seconds clock_skew{60};        // at most max_clock_skew
 };

@@ -2,9 +2,11 @@
 #include <algorithm>
 #include <iostream>
 #include <string>
+#include <vector>
 
 #include "authz/cluster.hpp"
 #include "cli/command.hpp"
+#include "cli/control_check.hpp"
 #include "cli/manifest_files.hpp"
 
 namespace postern::cli {
@@ -25,7 +27,18 @@ std::string counted(std::size_t count, std::string_view what) {
   return std::to_string(count) + " " + (count == 1 ? std::string(what) : many);
 }
 
+int run_control(const Arguments& arguments) {
+  constexpr int patience_ms = 3000;
+  std::vector<ReachReport> reports;
+  for (const std::string_view address : arguments.all("--control")) reports.push_back(try_to_reach(std::string(address), patience_ms));
+  std::cout << reach_text(reports);
+  return any_reachable(reports) ? exit_ok : exit_failed;
+}
+
 int run(const Arguments& arguments) {
+  const bool has_manifests = arguments.get("--manifests").has_value();
+  if (has_manifests == arguments.has("--control")) return bad_input(command_name, {"expected either --manifests or --control", ""});
+  if (!has_manifests) return run_control(arguments);
   const auto manifests = read_manifests(*arguments.get("--manifests"));
   if (!manifests) return bad_input(command_name, manifests.error());
   const ClusterView& view = manifests->cluster;
@@ -46,13 +59,20 @@ int run(const Arguments& arguments) {
 }  // namespace
 
 Command check_command() {
-  return {.name = command_name,
-          .summary = "read manifests as strictly as the API server, and warn of what may surprise",
-          .description =
-              "Refuses (exit 2) what the Kubernetes API server would refuse, naming file, line and field. Warns of what is valid, but\n"
-              "may not mean what its author thinks, such as a policy that selects no pod.",
-          .options = {{"--manifests", "PATH", "a YAML or JSON file, or a directory of them", true}},
-          .run = run};
+  return {
+      .name = command_name,
+      .summary = "check manifests as strictly as the API server, or the way to the control plane",
+      .description =
+          "Refuses (exit 2) what the Kubernetes API server would refuse, naming file, line and field. Warns of what is valid, but\n"
+          "may not mean what its author thinks, such as a policy that selects no pod.\n"
+          "\n"
+          "With --control: whether the control plane's stream can be reached from here (exit 0), and if not (exit 1), the likely cause "
+          "and,\n"
+          "where a network plugin cuts the sidecar off, the policy to add. Run it in the sidecar's container, as the sidecar's user: what\n"
+          "others connect to in the pod goes through the sidecar.",
+      .options = {{"--manifests", "PATH", "a YAML or JSON file, or a directory of them"},
+                  {"--control", "HOST:PORT", "of control.addresses in the sidecar's configuration; may be repeated", false, true}},
+      .run = run};
 }
 
 }  // namespace postern::cli
