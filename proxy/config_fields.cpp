@@ -48,6 +48,18 @@ std::vector<ConfigField<Config>> make_fields() {
           "identity.key", [](auto& c) -> auto& { return c.identity.key; }, "Its private key, PEM."),
       field<Path>(
           "identity.bundle", [](auto& c) -> auto& { return c.identity.bundle; }, "Trust bundle: the authorities of the trust domain, PEM."),
+      field<Boolean>(
+          "identity.workloadApi.enabled", [](auto& c) -> auto& { return c.identity.workload_api.enabled; },
+          "Take the SVID from a SPIFFE Workload API, such as SPIRE's agent, instead of files."),
+      field<Text>(
+          "identity.workloadApi.socket", [](auto& c) -> auto& { return c.identity.workload_api.socket; },
+          "Its endpoint: unix:///PATH. Empty: that of the environment variable SPIFFE_ENDPOINT_SOCKET."),
+      field<Text>(
+          "identity.workloadApi.spiffeId", [](auto& c) -> auto& { return c.identity.workload_api.spiffe_id; },
+          "Of several SVIDs, the one with this SPIFFE ID. Empty: whichever comes first."),
+      field<Text>(
+          "identity.workloadApi.hint", [](auto& c) -> auto& { return c.identity.workload_api.hint; },
+          "Of several SVIDs, the one that the operator gave this hint. Empty: whichever comes first."),
 
       field<Path>(
           "policyDir", [](auto& c) -> auto& { return c.policy_dir; },
@@ -167,6 +179,7 @@ std::vector<ConfigSection> make_sections() {
       {"workload", "The pod that this sidecar serves."},
       {"listen", "Where the sidecar listens."},
       {"identity", "The pod's X.509-SVID from files, reloaded when they change. All three or none."},
+      {"identity.workloadApi", "The SVID from a SPIFFE Workload API."},
       {"control", "Policy from the control plane, instead of policyDir."},
       {"mesh", "What holds for the whole mesh. With a control plane its settings count; trustDomain is needed in both."},
       {"tls", "Between sidecars: TLS 1.3 only, client certificate required."},
