@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <sys/un.h>
 
+#include <algorithm>
 #include <filesystem>
 
 namespace postern {
@@ -27,6 +28,12 @@ Result<MakeWorkloadApiClient> load_module() {
   if (version == nullptr || entry == nullptr) return no_module(path, "it is no module of Postern");
   if (std::string_view(version) != POSTERN_VERSION) return no_module(path, "it is of version " + std::string(version));
   return reinterpret_cast<MakeWorkloadApiClient>(entry);
+}
+
+bool is_same(const X509Context& a, const X509Context& b) {
+  const auto same = [](const X509Ptr& one, const X509Ptr& other) { return X509_cmp(one.get(), other.get()) == 0; };
+  return std::equal(a.svid.chain.begin(), a.svid.chain.end(), b.svid.chain.begin(), b.svid.chain.end(), same) &&
+         a.bundles.hash() == b.bundles.hash();
 }
 
 }  // namespace
@@ -57,20 +64,33 @@ Result<std::unique_ptr<WorkloadApiSource>> WorkloadApiSource::make(const std::st
 
 WorkloadApiSource::~WorkloadApiSource() = default;
 
+// What is as it was is no change: an answer comes again, complete, when another SVID of the caller's has changed.
+std::optional<Result<X509ContextPtr>> WorkloadApiSource::adopt(const WorkloadUpdate& update) {
+  auto context = context_of(update, choice_, std::chrono::system_clock::now());
+  if (!context) {
+    if (context.error().text() == last_refusal_) return std::nullopt;
+    last_refusal_ = context.error().text();
+    return context;
+  }
+  const bool recovered = !std::exchange(last_refusal_, {}).empty();
+  if (!recovered && current_ && is_same(*current_, **context)) return std::nullopt;
+  current_ = *context;
+  return context;
+}
+
 std::optional<Result<X509ContextPtr>> WorkloadApiSource::poll() {
   WorkloadEvents events = client_->take();
   std::optional<Result<X509ContextPtr>> outcome;
   if (events.update) {
     last_failure_.clear();
-    outcome = context_of(*events.update, choice_, std::chrono::system_clock::now());
-    if (*outcome) has_context_ = true;
+    outcome = adopt(*events.update);
   }
   if (events.failure.empty() || events.failure == last_failure_) return outcome;
   last_failure_ = events.failure;  // said once, not at every attempt
   const std::string what = "Workload API at " + endpoint_ + ": " + events.failure +
                            (events.gave_up ? "; not tried again, as no retry mends this" : "; trying again");
   // Without an SVID this is why there is none; with one, nothing has changed yet.
-  if (!has_context_ && !outcome) return Result<X509ContextPtr>(Error{what, ""});
+  if (!current_ && !outcome) return Result<X509ContextPtr>(Error{what, ""});
   warnings_.push_back(what);
   return outcome;
 }

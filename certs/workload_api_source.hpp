@@ -21,14 +21,16 @@ class WorkloadApiSource final : public SvidSource {
   std::vector<std::string> take_warnings() override { return std::exchange(warnings_, {}); }
 
  private:
+  std::optional<Result<X509ContextPtr>> adopt(const WorkloadUpdate& update);
   WorkloadApiSource(std::unique_ptr<WorkloadApiClient> client, std::string endpoint, SvidChoice choice)
       : client_(std::move(client)), endpoint_(std::move(endpoint)), choice_(std::move(choice)) {}
 
   std::unique_ptr<WorkloadApiClient> client_;
   std::string endpoint_;
   SvidChoice choice_;
-  bool has_context_ = false;
-  std::string last_failure_;  // as last reported; empty while there is a stream
+  X509ContextPtr current_;    // as last handed out
+  std::string last_refusal_;  // of an update, as last reported; empty after a good one
+  std::string last_failure_;  // of the stream, likewise; empty while there is one
   std::vector<std::string> warnings_;
 };
 
