@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "certs/spiffe_bundle.hpp"
 #include "certs/svid.hpp"
 
 namespace postern {
@@ -21,15 +22,17 @@ std::string_view view(const ContentHash& hash) { return {reinterpret_cast<const 
 
 }  // namespace
 
-Result<TrustBundle> TrustBundle::parse(std::string_view pem, TrustDomain domain) {
-  auto certificates = parse_certificates_pem(pem, max_authorities);
-  if (!certificates) return Error{"trust bundle: " + certificates.error().message, {}};
+Result<TrustBundle> TrustBundle::parse(std::string_view text, TrustDomain domain) {
+  const std::size_t first = text.find_first_not_of(" \t\r\n");
+  const bool json = first != std::string_view::npos && text[first] == '{';
+  auto certificates = json ? parse_spiffe_bundle(text) : parse_certificates_pem(text, max_authorities);
+  if (!certificates) return Error{"trust bundle: " + certificates.error().text(), {}};
   return make(std::move(certificates).value(), std::move(domain));
 }
 
 Result<TrustBundle> TrustBundle::parse_der(std::string_view der, TrustDomain domain) {
   auto certificates = parse_certificates_der(der, max_authorities);
-  if (!certificates) return Error{"trust bundle: " + certificates.error().message, {}};
+  if (!certificates) return Error{"trust bundle: " + certificates.error().text(), {}};
   return make(std::move(certificates).value(), std::move(domain));
 }
 

@@ -47,7 +47,8 @@ std::vector<ConfigField<Config>> make_fields() {
       field<Path>(
           "identity.key", [](auto& c) -> auto& { return c.identity.key; }, "Its private key, PEM."),
       field<Path>(
-          "identity.bundle", [](auto& c) -> auto& { return c.identity.bundle; }, "Trust bundle: the authorities of the trust domain, PEM."),
+          "identity.bundle", [](auto& c) -> auto& { return c.identity.bundle; },
+          "Trust bundle: the authorities of the trust domain, PEM or SPIFFE's JSON."),
       field<Boolean>(
           "identity.workloadApi.enabled", [](auto& c) -> auto& { return c.identity.workload_api.enabled; },
           "Take the SVID from a SPIFFE Workload API, such as SPIRE's agent, instead of files."),
