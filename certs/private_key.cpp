@@ -17,6 +17,8 @@
 namespace postern {
 namespace {
 
+using Pkcs8Ptr = std::unique_ptr<PKCS8_PRIV_KEY_INFO, OpensslDeleter<PKCS8_PRIV_KEY_INFO, PKCS8_PRIV_KEY_INFO_free>>;
+
 thread_local int key_scopes = 0;
 
 void* allocate(std::size_t size, const char*, int) { return size == 0 ? nullptr : std::malloc(size); }
@@ -49,17 +51,39 @@ bool wipe_key_memory() { return CRYPTO_set_mem_functions(allocate, reallocate, r
 KeyScope::KeyScope() { ++key_scopes; }
 KeyScope::~KeyScope() { --key_scopes; }
 
+namespace {
+
+Error too_long(std::size_t size) { return Error{"the private key has " + std::to_string(size) + " bytes; at most 65536 are read", {}}; }
+
+// What TLS needs beyond 2030; RSA 2048, P-256 and Ed25519 pass.
+Result<KeyPtr> strong_enough(KeyPtr key) {
+  if (EVP_PKEY_get_security_bits(key.get()) < 112)
+    return Error{"the private key is too weak; expected ECDSA P-256, Ed25519 or RSA of at least 2048 bits", {}};
+  return key;
+}
+
+}  // namespace
+
 Result<KeyPtr> parse_private_key(std::string_view pem) {
-  if (pem.size() > max_key_bytes) return Error{"the private key has " + std::to_string(pem.size()) + " bytes; at most 65536 are read", {}};
+  if (pem.size() > max_key_bytes) return too_long(pem.size());
   const KeyScope scope;
   ERR_clear_error();
   const BioPtr bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
   KeyPtr key(bio ? PEM_read_bio_PrivateKey(bio.get(), nullptr, no_passphrase, nullptr) : nullptr);
   if (!key) return openssl_error("no usable private key; expected one unencrypted PEM PRIVATE KEY block");
-  // What TLS needs beyond 2030; RSA 2048, P-256 and Ed25519 pass.
-  if (EVP_PKEY_get_security_bits(key.get()) < 112)
-    return Error{"the private key is too weak; expected ECDSA P-256, Ed25519 or RSA of at least 2048 bits", {}};
-  return key;
+  return strong_enough(std::move(key));
+}
+
+Result<KeyPtr> parse_private_key_der(std::string_view der) {
+  if (der.size() > max_key_bytes) return too_long(der.size());
+  const KeyScope scope;
+  ERR_clear_error();
+  const auto* cursor = reinterpret_cast<const unsigned char*>(der.data());
+  const auto* const end = cursor + der.size();
+  const Pkcs8Ptr wrapped(d2i_PKCS8_PRIV_KEY_INFO(nullptr, &cursor, static_cast<long>(der.size())));
+  KeyPtr key(wrapped && cursor == end ? EVP_PKCS82PKEY(wrapped.get()) : nullptr);
+  if (!key) return openssl_error("no usable private key; expected one unencrypted DER PKCS#8 key");
+  return strong_enough(std::move(key));
 }
 
 bool is_key_of(const X509* certificate, const EVP_PKEY* key) {

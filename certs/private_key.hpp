@@ -11,6 +11,8 @@ namespace postern {
 // One unencrypted PEM block: ECDSA, Ed25519 or RSA of at least 112 bits of security (NIST SP 800-57). Never asks for a passphrase. Errors
 // hold nothing of the text.
 Result<KeyPtr> parse_private_key(std::string_view pem);
+// The same of one PKCS#8 key in DER (RFC 5958), not encrypted, and nothing after it.
+Result<KeyPtr> parse_private_key_der(std::string_view der);
 
 bool is_key_of(const X509* certificate, const EVP_PKEY* key);
 

@@ -14,6 +14,7 @@
 namespace postern {
 namespace {
 
+
 // What PEM_read_bio allocates for one block.
 struct PemBlock {
   char* name = nullptr;
@@ -45,6 +46,16 @@ Result<SystemTime> time_of(const ASN1_TIME* time) {
   return std::chrono::system_clock::from_time_t(timegm(&tm));
 }
 
+// Takes one certificate off the front.
+Result<X509Ptr> take_certificate(std::string_view& der) {
+  ERR_clear_error();
+  const auto* cursor = reinterpret_cast<const unsigned char*>(der.data());
+  X509Ptr certificate(d2i_X509(nullptr, &cursor, static_cast<long>(std::min(der.size(), max_certificate_bytes))));
+  if (!certificate) return openssl_error("is not an X.509 certificate of at most " + std::to_string(max_certificate_bytes) + " bytes");
+  der.remove_prefix(static_cast<std::size_t>(cursor - reinterpret_cast<const unsigned char*>(der.data())));
+  return certificate;
+}
+
 }  // namespace
 
 Result<X509Ptr> parse_certificate_der(std::string_view der) {
@@ -58,6 +69,18 @@ Result<X509Ptr> parse_certificate_der(std::string_view der) {
   if (!certificate) return openssl_error("is not an X.509 certificate");
   if (cursor != end) return Error{"has bytes after the certificate", {}};
   return certificate;
+}
+
+Result<std::vector<X509Ptr>> parse_certificates_der(std::string_view der, std::size_t limit) {
+  std::vector<X509Ptr> found;
+  while (!der.empty()) {
+    if (found.size() == limit) return Error{"holds more than " + std::to_string(limit) + " certificates", {}};
+    auto certificate = take_certificate(der);
+    if (!certificate) return nth(found.size() + 1, certificate.error().message);
+    found.push_back(std::move(certificate).value());
+  }
+  if (found.empty()) return Error{"holds no certificate; expected DER certificates", {}};
+  return found;
 }
 
 Result<std::vector<X509Ptr>> parse_certificates_pem(std::string_view pem, std::size_t limit) {
@@ -91,10 +114,11 @@ Result<std::vector<X509Ptr>> parse_certificates_pem(std::string_view pem, std::s
   return found;
 }
 
-Result<X509Svid> parse_svid(std::string_view chain_pem, std::string_view key_pem) {
-  auto chain = parse_certificates_pem(chain_pem, max_chain_length);
-  if (!chain) return Error{"certificate chain: " + chain.error().message, {}};
-  X509* const leaf = chain->front().get();
+namespace {
+
+// REQUIRES: the chain is not empty.
+Result<X509Svid> make_svid(std::vector<X509Ptr> chain, Result<KeyPtr> (*parse)(std::string_view), std::string_view key_text) {
+  X509* const leaf = chain.front().get();
 
   LeafCheck check = check_leaf(leaf, TlsEnd::both);
   if (check.error != CertificateError::none) {
@@ -108,19 +132,32 @@ Result<X509Svid> parse_svid(std::string_view chain_pem, std::string_view key_pem
   if (!serial) return nth(1, serial.error().message);
 
   // A peer builds its path from these alone: one that is missing or out of order is better found here than by every peer.
-  if (std::string fault = chain_order_fault(*chain); !fault.empty()) return Error{std::move(fault), {}};
-  for (std::size_t i = 1; i < chain->size(); ++i) {
+  if (std::string fault = chain_order_fault(chain); !fault.empty()) return Error{std::move(fault), {}};
+  for (std::size_t i = 1; i < chain.size(); ++i) {
     // An SVID proves nothing once its chain has ended.
-    const auto ends = not_after_of((*chain)[i].get());
+    const auto ends = not_after_of(chain[i].get());
     if (!ends) return nth(i + 1, ends.error().message);
     *not_after = std::min(*not_after, *ends);
   }
 
-  auto key = parse_private_key(key_pem);
+  auto key = parse(key_text);
   if (!key) return key.error();
   if (!is_key_of(leaf, key->get())) return Error{"the private key is not that of the first certificate", {}};
-  return X509Svid{std::move(chain).value(), std::move(key).value(), std::move(check.id), *not_before, *not_after,
-                  std::move(serial).value()};
+  return X509Svid{std::move(chain), std::move(key).value(), std::move(check.id), *not_before, *not_after, std::move(serial).value()};
+}
+
+}  // namespace
+
+Result<X509Svid> parse_svid(std::string_view chain_pem, std::string_view key_pem) {
+  auto chain = parse_certificates_pem(chain_pem, max_chain_length);
+  if (!chain) return Error{"certificate chain: " + chain.error().message, {}};
+  return make_svid(std::move(chain).value(), parse_private_key, key_pem);
+}
+
+Result<X509Svid> parse_svid_der(std::string_view chain_der, std::string_view key_der) {
+  auto chain = parse_certificates_der(chain_der, max_chain_length);
+  if (!chain) return Error{"certificate chain: " + chain.error().message, {}};
+  return make_svid(std::move(chain).value(), parse_private_key_der, key_der);
 }
 
 BorrowedX509StackPtr borrow(const std::vector<X509Ptr>& certificates) {

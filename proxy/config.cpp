@@ -3,6 +3,7 @@
 #include <set>
 
 #include "base/config_values.hpp"
+#include "certs/workload_api_source.hpp"
 #include "proxy/config_fields.hpp"
 
 namespace postern {
@@ -13,19 +14,45 @@ Result<Config> parse_config(std::string_view yaml, std::string_view source, Conf
 
 std::string print_config(const Config& config) { return config_table().print(config); }
 
+namespace {
+
+Result<void> validate_workload_api(const Config& config, bool any_file) {
+  const auto& api = config.identity.workload_api;
+  if (!api.enabled) {
+    if (api.socket.empty() && api.spiffe_id.empty() && api.hint.empty()) return {};
+    return Error{"false, but other fields of identity.workloadApi are given; expected true, or none of them",
+                 "identity.workloadApi.enabled"};
+  }
+  if (any_file) {
+    return Error{"true, and identity.certificate is given, too; the SVID comes either from files or from the Workload API",
+                 "identity.workloadApi.enabled"};
+  }
+  if (!api.socket.empty()) {
+    if (const auto path = workload_api_socket(api.socket); !path) return Error{path.error().message, "identity.workloadApi.socket"};
+  }
+  if (!api.spiffe_id.empty()) {
+    if (const auto id = SpiffeId::parse(api.spiffe_id); !id) return Error{id.error().message, "identity.workloadApi.spiffeId"};
+  }
+  return {};
+}
+
+}  // namespace
+
 Result<void> validate(const Config& config) {
   const auto& identity = config.identity;
-  const bool any_identity = !identity.certificate.empty() || !identity.key.empty() || !identity.bundle.empty();
+  const bool any_file = !identity.certificate.empty() || !identity.key.empty() || !identity.bundle.empty();
   for (const auto& [path, value] : {std::pair{"identity.certificate", &identity.certificate}, std::pair{"identity.key", &identity.key},
                                     std::pair{"identity.bundle", &identity.bundle}}) {
-    if (any_identity && value->empty()) {
+    if (any_file && value->empty()) {
       return Error{"missing; identity.certificate, identity.key and identity.bundle are given together or not at all", path};
     }
   }
-  const auto& signing = config.identity.control_plane;
+  if (auto valid = validate_workload_api(config, any_file); !valid) return valid.error();
+  const bool any_identity = any_file || identity.workload_api.enabled;
+  const auto& signing = identity.control_plane;
   const bool is_signed = !signing.addresses.empty();
   if (is_signed && any_identity) {
-    return Error{"identity.certificate is given, too; the SVID comes either from files or from the control plane",
+    return Error{"another source of the SVID is given, too; it comes from files, from the Workload API or from the control plane",
                  "identity.controlPlane.addresses"};
   }
   if (is_signed && signing.token_file.empty()) {

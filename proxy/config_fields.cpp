@@ -47,7 +47,20 @@ std::vector<ConfigField<Config>> make_fields() {
       field<Path>(
           "identity.key", [](auto& c) -> auto& { return c.identity.key; }, "Its private key, PEM."),
       field<Path>(
-          "identity.bundle", [](auto& c) -> auto& { return c.identity.bundle; }, "Trust bundle: the authorities of the trust domain, PEM."),
+          "identity.bundle", [](auto& c) -> auto& { return c.identity.bundle; },
+          "Trust bundle: the authorities of the trust domain, PEM or SPIFFE's JSON."),
+      field<Boolean>(
+          "identity.workloadApi.enabled", [](auto& c) -> auto& { return c.identity.workload_api.enabled; },
+          "Take the SVID from a SPIFFE Workload API, such as SPIRE's agent, instead of files."),
+      field<Text>(
+          "identity.workloadApi.socket", [](auto& c) -> auto& { return c.identity.workload_api.socket; },
+          "Its endpoint: unix:///PATH. Empty: that of the environment variable SPIFFE_ENDPOINT_SOCKET."),
+      field<Text>(
+          "identity.workloadApi.spiffeId", [](auto& c) -> auto& { return c.identity.workload_api.spiffe_id; },
+          "Of several SVIDs, the one with this SPIFFE ID. Empty: whichever comes first."),
+      field<Text>(
+          "identity.workloadApi.hint", [](auto& c) -> auto& { return c.identity.workload_api.hint; },
+          "Of several SVIDs, the one that the operator gave this hint. Empty: whichever comes first."),
 
       field<HostPortList>(
           "identity.controlPlane.addresses", [](auto& c) -> auto& { return c.identity.control_plane.addresses; },
@@ -185,6 +198,7 @@ std::vector<ConfigSection> make_sections() {
       {"workload", "The pod that this sidecar serves."},
       {"listen", "Where the sidecar listens."},
       {"identity", "The pod's X.509-SVID from files, reloaded when they change: all three or none."},
+      {"identity.workloadApi", "Or an SVID from a SPIFFE Workload API."},
       {"identity.controlPlane", "Or an SVID that the control plane signs."},
       {"control", "Policy from the control plane, instead of policyDir."},
       {"mesh", "What holds for the whole mesh. With a control plane its settings count; trustDomain is needed in both."},

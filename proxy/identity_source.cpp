@@ -1,6 +1,9 @@
 #include "proxy/identity_source.hpp"
 
+#include <cstdlib>
+
 #include "certs/file_source.hpp"
+#include "certs/workload_api_source.hpp"
 #include "proxy/control_source.hpp"
 
 namespace postern {
@@ -15,6 +18,19 @@ Result<std::unique_ptr<SvidSource>> make_identity_source(const Config& config, L
     auto control = ControlSource::make(config, log);
     if (!control) return control.error();
     return std::unique_ptr<SvidSource>(std::move(*control));
+  }
+  if (const auto& api = config.identity.workload_api; api.enabled) {
+    const char* const given = std::getenv("SPIFFE_ENDPOINT_SOCKET");
+    const std::string endpoint = !api.socket.empty() ? api.socket : given != nullptr ? given : "";
+    if (endpoint.empty()) {
+      return Error{
+          "empty, and the environment variable SPIFFE_ENDPOINT_SOCKET is not set; expected one of them, such as "
+          "unix:///run/spire/agent.sock",
+          "identity.workloadApi.socket"};
+    }
+    auto source = WorkloadApiSource::make(endpoint, {api.spiffe_id, api.hint});
+    if (!source) return source.error();
+    return std::unique_ptr<SvidSource>(std::move(*source));
   }
   return std::unique_ptr<SvidSource>();
 }
