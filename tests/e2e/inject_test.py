@@ -29,10 +29,10 @@ def free_port():
 
 
 def pod(namespace, *, labels=None, annotations=None, container=None, **spec):
-    """A pod that is not there yet, by a name of its own."""
+    """A pod that is not there yet, by a name of its own. It names its account: the admission plugin that would is off."""
     return {"kind": "Pod", "metadata": {"name": f"pod-{uuid.uuid4().hex[:8]}", "namespace": namespace, "labels": labels or {},
                                         "annotations": annotations or {}},
-            "spec": {"containers": [{"name": "app", "image": "app", **(container or {})}], **spec}}
+            "spec": {"serviceAccountName": "default", "containers": [{"name": "app", "image": "app", **(container or {})}], **spec}}
 
 
 class InjectCase(unittest.TestCase):
