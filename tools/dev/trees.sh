@@ -73,6 +73,8 @@ build_kube() { POSTERN_KUBE_JOBS=$(jobs_here) tests/k8s/build build/kube; }
 
 # helm, into build/helm.
 build_helm() { POSTERN_KUBE_JOBS=$(jobs_here) tests/chart/build build/helm; }
+# SPIRE's server and agent, and a go-spiffe peer, into build/spire; likewise.
+build_spire() { POSTERN_SPIRE_JOBS=$(jobs_here) tests/spire/build build/spire; }
 
 # Its last lines are ctest's summary.
 run_ctest() { exec ctest --test-dir build/release --output-on-failure --no-tests=error -j "$(jobs_here)" "$@"; }
