@@ -28,6 +28,7 @@
 #include "control/policy_server.hpp"
 #include "control/publisher.hpp"
 #include "control/reflector.hpp"
+#include "control/shared_ticket_keys.hpp"
 
 namespace postern {
 
@@ -58,6 +59,7 @@ class Control final : private ControlAdminBackend {
   StreamState stream_state(const WorkloadKey& key) const;
   boost::asio::awaitable<void> identity_loop();
   void read_identity();
+  void start_ticket_keys();
   boost::asio::awaitable<void> end_on_signal();
   ControlFacts facts() const;
   std::string why_not_ready() const;
@@ -69,6 +71,7 @@ class Control final : private ControlAdminBackend {
   std::optional<std::string> metrics() override;
   std::optional<std::string> policies_json(std::string_view ns, std::string_view name) override;
   std::optional<std::string> streams_json() override;
+  std::optional<std::string> unconnected_json() override;
   std::string config_yaml() override;
 
   const ControlConfig config_;
@@ -81,6 +84,7 @@ class Control final : private ControlAdminBackend {
   PolicyEvents events_;
   InForceClock in_force_;
   std::unique_ptr<PolicyServer> server_;
+  std::unique_ptr<SharedTicketKeys> ticket_keys_;  // null: this replica's own
   std::vector<std::unique_ptr<Reflector>> reflectors_;
   std::array<std::optional<Clock::time_point>, watched_kinds.size()> synced_at_{};
 

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <future>
 
+#include "base/json_writer.hpp"
 #include "control/control.hpp"
 
 namespace postern {
@@ -73,6 +74,7 @@ ControlFacts Control::facts() const {
   out.events_failed = events.failed;
   if (identity_) out.svid_expiry_seconds = unix_seconds(identity_->svid.not_after);
   out.identity_rejected = identity_rejected_;
+  out.ticket_keys_shared = ticket_keys_ && ticket_keys_->shared();
   out.ready = why_not_ready().empty();
   return out;
 }
@@ -97,6 +99,18 @@ std::optional<std::string> Control::policies_json(std::string_view ns, std::stri
 
 std::optional<std::string> Control::streams_json() {
   return ask([this] { return server_->streams_json(); });
+}
+
+std::optional<std::string> Control::unconnected_json() {
+  return ask([this] {
+    flush();
+    const auto stream_of = [this](const WorkloadKey& key) { return stream_state(key); };
+    JsonWriter out;
+    out.begin_object().field("synced", published_).key("pods").begin_array();
+    for (const WorkloadKey& pod : unconnected_pods(store_, stream_of)) out.value(pod.text());
+    out.end_array().end_object();
+    return out.take();
+  });
 }
 
 std::string Control::config_yaml() { return control_config_table().print(config_); }

@@ -30,18 +30,6 @@ std::optional<std::uint16_t> port_of(std::string_view text) {
   return number;
 }
 
-std::optional<std::string> decode_base64(const std::string& text) {
-  if (text.empty() || text.size() % 4 != 0 || text.size() > kFileBytes * 2) return std::nullopt;
-  std::string out(text.size() / 4 * 3, '\0');
-  const int length = EVP_DecodeBlock(reinterpret_cast<unsigned char*>(out.data()), reinterpret_cast<const unsigned char*>(text.data()),
-                                     static_cast<int>(text.size()));
-  if (length < 0) return std::nullopt;
-  std::size_t padding = 0;
-  while (padding < 2 && text[text.size() - 1 - padding] == '=') ++padding;
-  out.resize(static_cast<std::size_t>(length) - padding);
-  return out;
-}
-
 // "https://host[:port][/base]" into the configuration; what was wrong with it otherwise.
 std::optional<std::string> split_url(std::string_view url, KubeConfig& out) {
   constexpr std::string_view kScheme = "https://";
@@ -125,7 +113,7 @@ class KubeconfigReader {
     const Field data = part[name + "-data"];
     const std::string text = trimmed(data.string());
     if (text.empty()) return file(part[name]);
-    auto decoded = decode_base64(text);
+    auto decoded = decode_data(text);
     if (!decoded) data.refuse("expected base64 (of PEM), found other text");
     return {.file = {}, .text = decoded ? std::move(*decoded) : std::string()};
   }
@@ -167,6 +155,18 @@ class KubeconfigReader {
 };
 
 }  // namespace
+
+std::optional<std::string> decode_data(const std::string& text) {
+  if (text.empty() || text.size() % 4 != 0 || text.size() > kFileBytes * 2) return std::nullopt;
+  std::string out(text.size() / 4 * 3, '\0');
+  const int length = EVP_DecodeBlock(reinterpret_cast<unsigned char*>(out.data()), reinterpret_cast<const unsigned char*>(text.data()),
+                                     static_cast<int>(text.size()));
+  if (length < 0) return std::nullopt;
+  std::size_t padding = 0;
+  while (padding < 2 && text[text.size() - 1 - padding] == '=') ++padding;
+  out.resize(static_cast<std::size_t>(length) - padding);
+  return out;
+}
 
 Result<std::string> KubeCredential::read() const {
   if (file.empty()) return text;

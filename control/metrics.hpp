@@ -56,6 +56,7 @@ struct ControlFacts {
   std::uint64_t events_failed = 0;
   double svid_expiry_seconds = 0;  // unix time; 0: no SVID
   std::uint64_t identity_rejected = 0;
+  bool ticket_keys_shared = false;
   bool ready = false;
 };
 

@@ -36,6 +36,8 @@ class PolicyServer {
 
   // Connections accepted from now on use this SVID; streams that are open stay.
   Result<void> use_identity(const X509ContextPtr& identity);
+  // Tickets that new connections bring are opened, and made, with these: what was made with others means a full handshake.
+  Result<void> use_ticket_keys(TicketKeys keys);
   // Accepts. Streams wait until the store is synced.
   void start(ListeningSocket socket);
   // Right after a flush: the mark that updates carry from now on, and streams that waited go on.
@@ -74,10 +76,12 @@ class PolicyServer {
   boost::asio::awaitable<void> read_messages(SessionPtr session);
   boost::asio::awaitable<void> write_messages(SessionPtr session);
   boost::asio::awaitable<void> finish(SessionPtr session);
+  Result<void> renew_tls();
   void proceed_all(PolicyStream::Clock::time_point now);
   void admit(Session& session);
   void take_over(Session& session);
   void remove(const SessionPtr& session, std::string_view reason, const std::string& detail);
+  void give_back_memory();
   void fail(Session& session, std::string_view reason, std::string detail);
 
   boost::asio::io_context& io_;
@@ -86,7 +90,8 @@ class PolicyServer {
   std::function<void()> acknowledged_;
   StreamContext context_;
   Mark mark_;
-  std::shared_ptr<SessionCache> tls_sessions_;
+  X509ContextPtr identity_;
+  TicketKeysPtr ticket_keys_;  // null: none given yet, and sessions are not resumed
   std::unique_ptr<TlsContext> tls_;
   std::uint64_t tls_generation_ = 0;
   boost::asio::ip::tcp::acceptor acceptor_;
@@ -95,6 +100,7 @@ class PolicyServer {
   std::map<const Session*, SessionPtr> sessions_;
   std::map<WorkloadKey, Session*> by_owner_;  // the streams that are serving
   std::size_t handshaking_ = 0;
+  std::uint64_t trimmed_at_ = 0;  // Stats::accepted then
   bool closing_ = false;
   Stats stats_;
   // Of the lines that anybody can cause who can connect, a few a second are enough.

@@ -106,8 +106,7 @@ bool PolicyStream::take_answered(std::uint64_t nonce) {
 void PolicyStream::on(const Ack& ack, Clock::time_point) {
   if (!take_answered(ack.nonce)) return;
   ++context_.counters.acks;
-  for (auto& [name, hash] : outstanding_->sent) acknowledged_.insert_or_assign(std::move(name), std::move(hash));
-  for (const std::string& name : outstanding_->removed) acknowledged_.erase(name);
+  acknowledged_.update(outstanding_->sent, outstanding_->removed);
   if (outstanding_->rules || !acknowledged_once_) enforced_since_ = std::chrono::system_clock::now();
   acknowledged_once_ = true;
   refusal_.clear();
@@ -193,7 +192,7 @@ std::optional<std::string> PolicyStream::next_update() {
   if (hello_->epoch == update.mark.epoch) update.mark.advance_to(*hello_);
   Outstanding outstanding;
   for (const ResourcePtr& resource : difference.resources) {
-    outstanding.sent.emplace_back(resource->name, resource->hash);
+    outstanding.sent.emplace(resource->name, resource->hash);
     outstanding.rules = outstanding.rules || holds_rules(resource->name);
   }
   for (const std::string& name : difference.removed) outstanding.rules = outstanding.rules || holds_rules(name);
