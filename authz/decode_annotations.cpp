@@ -147,4 +147,9 @@ void Annotations::warn_unknown(std::initializer_list<std::string_view> known) co
   }
 }
 
+void Annotations::warn_unknown_of_pod() const {
+  warn_unknown({"injected", "mtls", "exclude-inbound-ports", "exclude-outbound-ports", "exclude-cidrs", "proxy-image", "cpu-request",
+                "cpu-limit", "memory-request", "memory-limit", "log-level", "drain-period", "egress"});
+}
+
 }  // namespace postern

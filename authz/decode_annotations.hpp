@@ -1,6 +1,7 @@
 // The annotations that Postern reads on Kubernetes objects. A value that is none of the expected ones is refused.
 #pragma once
 
+#include <initializer_list>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -36,9 +37,14 @@ class Annotations {
   // Warns of every postern.dev/ annotation that this kind of object does not know: it does nothing.
   void warn_unknown(std::initializer_list<std::string_view> known) const;
 
- private:
+  // As it does for a Pod. The injector reads some of them (docs/injection.md).
+  void warn_unknown_of_pod() const;
+  // One by its full name, for readers of their own; nullptr: it is not there.
   const std::string* find(std::string_view name) const;
+  // Refuses it in the object's Decoding: "Invalid value: <value>: expected <expected>".
   void refuse(std::string_view name, std::string_view value, std::string_view expected) const;
+
+ private:
   std::vector<Port> ports(std::string_view name) const;
 
   Field field_;

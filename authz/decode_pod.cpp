@@ -46,6 +46,16 @@ void add_probe(const std::optional<Port>& port, std::string path, std::vector<Pr
   if (std::find(out.begin(), out.end(), probe) == out.end()) out.push_back(std::move(probe));
 }
 
+// The injector lets the sidecar ask in the place of a tcpSocket (docs/injection.md): what counts is the port that it asks.
+std::optional<Port> application_port(std::string_view path) {
+  if (!path.starts_with(app_probe_path)) return std::nullopt;
+  path.remove_prefix(app_probe_path.size());
+  std::uint16_t number = 0;
+  const auto [end, error] = std::from_chars(path.data(), path.data() + path.size(), number);
+  if (error != std::errc() || end != path.data() + path.size() || number == 0 || path.front() == '0') return std::nullopt;
+  return Port{number};
+}
+
 // A probe or a lifecycle handler: httpGet, tcpSocket or grpc; exec needs no connection.
 void decode_handler(const Field& field, const std::vector<NamedPort>& ports, std::vector<ProbePort>& out) {
   if (!field.present()) return;
@@ -54,7 +64,8 @@ void decode_handler(const Field& field, const std::vector<NamedPort>& ports, std
   if (http.present() && http["host"].string().empty()) {
     std::string path = http["path"].string("/");
     if (!path.starts_with('/')) path.insert(path.begin(), '/');
-    add_probe(resolve_probe_port(http["port"], ports), std::move(path), out);
+    const auto application = application_port(path);
+    add_probe(application ? application : resolve_probe_port(http["port"], ports), application ? std::string() : std::move(path), out);
   }
   const Field tcp = field["tcpSocket"];
   if (tcp.present() && tcp["host"].string().empty()) add_probe(resolve_probe_port(tcp["port"], ports), {}, out);
@@ -131,7 +142,7 @@ Pod decode_pod(const Field& object) {
   out.workload.port_mtls = std::move(mtls.ports);
   out.workload.excluded_inbound_ports = annotations.excluded_inbound_ports();
   out.workload.excluded_outbound_ports = annotations.excluded_outbound_ports();
-  annotations.warn_unknown({"injected", "mtls", "exclude-inbound-ports", "exclude-outbound-ports"});
+  annotations.warn_unknown_of_pod();
 
   decode_spec(object["spec"], out);
   decode_status(object["status"], out);

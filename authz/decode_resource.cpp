@@ -9,6 +9,7 @@
 #include "authz/decode_selector.hpp"
 #include "authz/mesh_names.hpp"
 #include "authz/resource.hpp"
+#include "base/certificate_serial.hpp"
 
 namespace postern {
 namespace {
@@ -109,8 +110,28 @@ void expect_ascending(const Field& field, const std::vector<Item>& items) {
   if (unordered != items.end()) field.refuse("must be sorted, each once");
 }
 
+DeniedIdentities decode_denied(const Field& field) {
+  field.expect_only({"serials", "spiffeIds"});
+  DeniedIdentities out;
+  out.serials = list_of(field["serials"], [](const Field& one) {
+    const std::string text = required(one);
+    const auto serial = canonical_serial(text);
+    if (!serial || *serial != text)
+      one.refuse("Invalid value: " + shown(text) + ": expected an even number of upper-case hexadecimal digits");
+    return text;
+  });
+  out.spiffe_ids = list_of(field["spiffeIds"], [](const Field& one) {
+    std::string text = required(one);
+    if (const auto id = SpiffeId::parse(text); !id) one.refuse("Invalid value: " + id.error().message);
+    return text;
+  });
+  expect_ascending(field["serials"], out.serials);
+  expect_ascending(field["spiffeIds"], out.spiffe_ids);
+  return out;
+}
+
 MeshSettings decode_settings(const Field& body) {
-  body.expect_only({"trustDomain", "defaultPolicy", "nodeTraffic", "mtls", "audit", "clusterCidrs", "nodeAddresses"});
+  body.expect_only({"trustDomain", "defaultPolicy", "nodeTraffic", "mtls", "audit", "clusterCidrs", "nodeAddresses", "denied"});
   MeshSettings out;
   const Field domain = body["trustDomain"];
   const auto parsed = TrustDomain::parse(domain.string());
@@ -125,6 +146,7 @@ MeshSettings decode_settings(const Field& body) {
   out.audit = body["audit"].boolean();
   out.cluster_cidrs = list_of(body["clusterCidrs"], cidr_of);
   out.node_addresses = list_of(body["nodeAddresses"], address_of);
+  if (const Field denied = body["denied"]; denied.present()) out.denied = decode_denied(denied);
   return out;
 }
 
@@ -321,6 +343,14 @@ bool read(SnapshotParts& parts, std::string_view name, const Field& body) {
     if (decoding.ok()) parts.pods.insert_or_assign(std::move(key), std::move(pod));
     return true;
   }
+  if (name == trust_bundle_name) {
+    body.expect_only({"sequence", "roots"});
+    const auto sequence = body["sequence"].integer().value_or(-1);
+    if (sequence < 0) body["sequence"].refuse("expected a number from 0");
+    TrustBundleRecord bundle{static_cast<std::uint64_t>(sequence), required(body["roots"])};
+    if (decoding.ok()) parts.trust_bundle = std::move(bundle);
+    return true;
+  }
   if (name.starts_with(kService)) {
     ServiceRecord service = decode_service_record(body);
     expect_key(body, service.key, name.substr(kService.size()));
@@ -347,6 +377,7 @@ void remove_from(SnapshotParts& parts, std::string_view name) {
   if (name == "allow-list") parts.allow_list.reset();
   if (name == "probes") parts.probe_ports.clear();
   if (name == "nodes") parts.nodes.clear();
+  if (name == trust_bundle_name) parts.trust_bundle.reset();
   if (name.starts_with(kPeerSet)) parts.peer_sets.erase(std::string(name.substr(kPeerSet.size())));
   const bool is_pod = name.starts_with(kPod);
   if (!is_pod && !name.starts_with(kService)) return;

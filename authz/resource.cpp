@@ -106,6 +106,12 @@ std::string encode(const MeshSettings& settings) {
   json.field("mtls", name_of(settings.mtls)).flag("audit", settings.audit);
   list(json, "clusterCidrs", settings.cluster_cidrs, write_cidr);
   list(json, "nodeAddresses", settings.node_addresses, write_address);
+  if (!settings.denied.empty()) {
+    json.key("denied").begin_object();
+    list(json, "serials", settings.denied.serials, write_text);
+    list(json, "spiffeIds", settings.denied.spiffe_ids, write_text);
+    json.end_object();
+  }
   return json.end_object().take();
 }
 
@@ -170,6 +176,11 @@ std::string encode_probes(const std::vector<ProbePort>& probes) {
     out.begin_object().field("port", one.port.number).text("path", one.path).end_object();
   });
   return json.end_object().take();
+}
+
+std::string encode_trust_bundle(std::uint64_t sequence, std::string_view roots_pem) {
+  JsonWriter json;
+  return json.begin_object().field("sequence", sequence).field("roots", roots_pem).end_object().take();
 }
 
 std::string encode_nodes(const std::vector<IpAddress>& nodes) {

@@ -1,7 +1,8 @@
 // Resource: one named piece of a sidecar's state as it travels over the control plane's stream and lies in the sidecar's state file.
 //
 // Names: "settings", "allow-list" and "probes" (the receiver's own), "peer-set/<id>", "pod/<namespace>/<name>",
-// "service/<namespace>/<name>", "nodes". The body is JSON, written the same way every time, so that equal content has an equal hash.
+// "service/<namespace>/<name>", "nodes", "trust-bundle". The body is JSON, written the same way every time, so that equal content has an
+// equal hash.
 #pragma once
 
 #include <memory>
@@ -28,6 +29,7 @@ std::string pod_resource_name(const WorkloadKey& key);
 std::string service_resource_name(const ObjectKey& key);
 std::string peer_set_resource_name(std::string_view id);
 
+inline constexpr std::string_view trust_bundle_name = "trust-bundle";
 inline constexpr std::size_t resource_name_bytes = 512;
 inline constexpr std::size_t resource_hash_bytes = 128;
 
@@ -39,6 +41,7 @@ std::string encode(const PeerSetRecord& set);
 std::string encode(const PodRecord& pod);
 std::string encode(const ServiceRecord& service);
 std::string encode_probes(const std::vector<ProbePort>& probes);
+std::string encode_trust_bundle(std::uint64_t sequence, std::string_view roots_pem);
 std::string encode_nodes(const std::vector<IpAddress>& nodes);
 
 // Reads one resource into the part that its name says. An unknown kind of name, an unknown field, a value that is not what it must be, or

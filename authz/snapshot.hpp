@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "authz/allow_list.hpp"
+#include "authz/denied_identities.hpp"
 #include "authz/verdict.hpp"
 #include "authz/workload.hpp"
 #include "base/ip.hpp"
@@ -34,6 +35,7 @@ struct MeshSettings {
   bool audit = false;                     // every policy counts as in audit
   std::vector<Cidr> cluster_cidrs;        // an unknown address inside them is refused, not "outside"
   std::vector<IpAddress> node_addresses;  // of the pod's own node, as the pod sees them
+  DeniedIdentities denied;                // refused whatever policy says
 
   bool operator==(const MeshSettings&) const = default;
 };

@@ -47,6 +47,14 @@ struct AllowListRecord {
   bool operator==(const AllowListRecord& other) const = default;
 };
 
+// The roots of the mesh's built-in CA. They decide nothing here: who proves identities takes them (certs).
+struct TrustBundleRecord {
+  std::uint64_t sequence = 0;  // of two, the larger is the newer
+  std::string roots;           // PEM
+
+  bool operator==(const TrustBundleRecord&) const = default;
+};
+
 // The mesh's settings as one sidecar needs them: settings.node_addresses are those of its own node.
 struct SnapshotParts {
   WorkloadKey self;
@@ -56,6 +64,7 @@ struct SnapshotParts {
   std::map<std::string, PeerSetRecord> peer_sets;  // by the name that AllowListRecord uses
   std::map<WorkloadKey, PodRecord> pods;           // self, and all members, endpoints and looked-up peers
   std::map<ObjectKey, ServiceRecord> services;
+  std::optional<TrustBundleRecord> trust_bundle = {};
   std::vector<IpAddress> nodes;  // addresses of the cluster's nodes that are known; NodePorts are resolved there
 
   bool operator==(const SnapshotParts&) const = default;

@@ -33,6 +33,9 @@ struct ProbePort {
   bool operator==(const ProbePort&) const = default;
 };
 
+// Where the sidecar's health port answers whether the application accepts connections: /app-probe/8080.
+inline constexpr std::string_view app_probe_path = "/app-probe/";
+
 struct Workload {
   std::string ns;
   std::string name;

@@ -18,6 +18,11 @@ std::string_view parent(std::string_view path) {
   return dot == std::string_view::npos ? std::string_view() : path.substr(0, dot);
 }
 
+// Two spaces for each section that it stands in.
+std::string indent_of(std::string_view path) {
+  return std::string(2 * static_cast<std::size_t>(std::count(path.begin(), path.end(), '.')), ' ');
+}
+
 Error at(const Document& document, const Node& node, std::string_view path, std::string message) {
   std::string where = document.source + ":" + std::to_string(node.line) + ":" + std::to_string(node.column);
   if (!path.empty()) where.append(": ").append(path);
@@ -72,8 +77,8 @@ class Reader {
     for (const ConfigFieldText& field : fields_) {
       if (parent(field.path) == section) names.push_back(last_part(field.path));
     }
-    if (section.empty()) {
-      for (const ConfigSection& s : sections_) names.push_back(s.path);
+    for (const ConfigSection& s : sections_) {
+      if (parent(s.path) == section) names.push_back(last_part(s.path));
     }
     return names;
   }
@@ -118,11 +123,13 @@ std::string print_config(const std::vector<ConfigFieldText>& fields, const std::
   for (std::size_t i = 0; i < fields.size(); ++i) {
     const ConfigFieldText& field = fields[i];
     const std::string_view section = parent(field.path);
-    const std::string indent = section.empty() ? "" : "  ";
-    if (section != open || section.empty()) out.append(out.empty() ? "" : "\n");
+    const std::string indent = indent_of(field.path);
+    const bool inner = !open.empty() && section.starts_with(std::string(open) + ".");  // "mesh.denied" after "mesh"
+    if ((section != open && !inner) || section.empty()) out.append(out.empty() ? "" : "\n");
     if (section != open && !section.empty()) {
       const auto found = std::find_if(sections.begin(), sections.end(), [&](const ConfigSection& s) { return s.path == section; });
-      out.append("# ").append(found->doc).append("\n").append(section).append(":\n");
+      const std::string outer = indent_of(section);
+      out.append(outer).append("# ").append(found->doc).append("\n").append(outer).append(last_part(section)).append(":\n");
     }
     open = section;
     out.append(indent).append("# ").append(field.doc).append(" (").append(field.type);

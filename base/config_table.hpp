@@ -30,7 +30,7 @@ struct ConfigField : ConfigFieldText {
   std::string (*print)(const Config& config);  // a YAML scalar or flow list
 };
 
-// In the order of print(); the fields of one section follow each other.
+// In the order of print(); the fields of one section follow each other, those of a section inside it ("mesh.denied") come last.
 template <class Config>
 struct ConfigTable {
   std::vector<ConfigField<Config>> fields;

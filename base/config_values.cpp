@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "base/certificate_serial.hpp"
 #include "base/nearest_name.hpp"
 
 namespace postern::config_value {
@@ -64,8 +65,21 @@ Result<std::vector<T>> read_list(const Node& node, std::string_view expected, Pa
 template <class T>
 std::string print_list(const std::vector<T>& value) {
   std::string out = "[";
-  for (const T& item : value) out.append(out.size() == 1 ? "" : ", ").append(quoted(item.text()));
+  for (const T& item : value) out.append(out.size() == 1 ? "" : ", ").append(config_value::quoted(item.text()));
   return out + "]";
+}
+
+std::string print_texts(const std::vector<std::string>& value) {
+  std::string out = "[";
+  for (const std::string& item : value) out.append(out.size() == 1 ? "" : ", ").append(config_value::quoted(item));
+  return out + "]";
+}
+
+Result<std::vector<std::string>> ascending(Result<std::vector<std::string>> read) {
+  if (!read) return read;
+  std::sort(read->begin(), read->end());
+  read->erase(std::unique(read->begin(), read->end()), read->end());
+  return read;
 }
 
 }  // namespace
@@ -74,7 +88,7 @@ Error ill_typed(const Node& node, std::string_view expected) {
   std::string message = "expected ";
   message.append(expected).append("; found ").append(name_of(node.kind));
   const bool has_text = !node.is(Node::Kind::null) && !node.is(Node::Kind::sequence) && !node.is(Node::Kind::mapping);
-  if (has_text) message.append(" ").append(quoted(std::string_view(node.scalar).substr(0, 64)));
+  if (has_text) message.append(" ").append(config_value::quoted(std::string_view(node.scalar).substr(0, 64)));
   return {std::move(message), {}};
 }
 
@@ -172,6 +186,22 @@ Result<std::vector<IpAddress>> AddressList::read(const Node& node) {
 }
 std::string AddressList::print(const std::vector<IpAddress>& value) { return print_list(value); }
 
+Result<std::vector<std::string>> SerialList::read(const Node& node) {
+  constexpr std::string_view expected = "a list of serial numbers in quotes, such as [\"4B2F\"]";
+  return ascending(read_list<std::string>(node, expected, [](const std::string& text) { return canonical_serial(text); }));
+}
+std::string SerialList::print(const std::vector<std::string>& value) { return print_texts(value); }
+
+Result<std::vector<std::string>> SpiffeIdList::read(const Node& node) {
+  constexpr std::string_view expected = "a list of SPIFFE IDs such as [\"spiffe://cluster.local/ns/shop/sa/default/pod/web-0/7f1c\"]";
+  return ascending(read_list<std::string>(node, expected, [](const std::string& text) -> Result<std::string> {
+    const auto id = SpiffeId::parse(text);
+    if (!id) return id.error();
+    return id->text();
+  }));
+}
+std::string SpiffeIdList::print(const std::vector<std::string>& value) { return print_texts(value); }
+
 Result<std::vector<std::string>> HostPortList::read(const Node& node) {
   constexpr std::string_view expected = "a list of addresses such as [\"postern-control.postern-system:15010\", \"[fd00::1]:15010\"]";
   return read_list<std::string>(node, expected, [&](const std::string& text) -> Result<std::string> {
@@ -187,15 +217,12 @@ Result<std::vector<std::string>> HostPortList::read(const Node& node) {
                                : !host.empty() && host.size() <= 253 &&
                                      std::all_of(host.begin(), host.end(), [](char c) { return is_alnum(c) || c == '-' || c == '.'; });
     if (!port_fits || !host_fits)
-      return Error{"expected host:port such as postern-control.postern-system:15010; found " + quoted(text.substr(0, 64)), {}};
+      return Error{"expected host:port such as postern-control.postern-system:15010; found " + config_value::quoted(text.substr(0, 64)),
+                   {}};
     return text;
   });
 }
-std::string HostPortList::print(const std::vector<std::string>& value) {
-  std::string out = "[";
-  for (const std::string& item : value) out.append(out.size() == 1 ? "" : ", ").append(quoted(item));
-  return out + "]";
-}
+std::string HostPortList::print(const std::vector<std::string>& value) { return print_texts(value); }
 
 Result<std::size_t> read_choice(const Node& node, const std::vector<std::string_view>& names) {
   if (node.is(Node::Kind::string)) {

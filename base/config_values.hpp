@@ -30,25 +30,26 @@ Result<std::chrono::milliseconds> read_duration(const Node& node, bool zero_allo
 // In the largest unit that says it exactly: 90s, 1500ms, 1m, 0s.
 std::string print_duration(std::chrono::milliseconds value);
 // A double-quoted scalar, valid in YAML and JSON.
+// Called by its full name: with a std::string, a bare one would mean std::quoted as well.
 std::string quoted(std::string_view text);
 
 struct Text {
   static Result<std::string> read(const Node& node);
-  static std::string print(const std::string& value) { return quoted(value); }
+  static std::string print(const std::string& value) { return config_value::quoted(value); }
   static std::string describe() { return "string"; }
 };
 
 // A Kubernetes object name: DNS-1123 subdomain (RFC 1123); empty: not set.
 struct ObjectName {
   static Result<std::string> read(const Node& node);
-  static std::string print(const std::string& value) { return quoted(value); }
+  static std::string print(const std::string& value) { return config_value::quoted(value); }
   static std::string describe() { return "Kubernetes name"; }
 };
 
 // The path of a unix socket: at most 107 bytes (sockaddr_un); empty: none.
 struct SocketPath {
   static Result<std::string> read(const Node& node);
-  static std::string print(const std::string& value) { return quoted(value); }
+  static std::string print(const std::string& value) { return config_value::quoted(value); }
   static std::string describe() { return "path"; }
 };
 
@@ -59,7 +60,7 @@ struct Path : Text {
 // Key exchange groups as OpenSSL names them, joined by colons.
 struct Groups {
   static Result<std::string> read(const Node& node);
-  static std::string print(const std::string& value) { return quoted(value); }
+  static std::string print(const std::string& value) { return config_value::quoted(value); }
   static std::string describe() { return "group names joined by ':'"; }
 };
 
@@ -101,7 +102,7 @@ struct Duration {
 
 struct TrustDomainName {
   static Result<TrustDomain> read(const Node& node);
-  static std::string print(const TrustDomain& value) { return quoted(value.text()); }
+  static std::string print(const TrustDomain& value) { return config_value::quoted(value.text()); }
   static std::string describe() { return "trust domain"; }
 };
 
@@ -115,6 +116,18 @@ struct AddressList {
   static Result<std::vector<IpAddress>> read(const Node& node);
   static std::string print(const std::vector<IpAddress>& value);
   static std::string describe() { return "list of IP addresses"; }
+};
+
+// Serial numbers of certificates, and SPIFFE IDs: sorted, each once.
+struct SerialList {
+  static Result<std::vector<std::string>> read(const Node& node);
+  static std::string print(const std::vector<std::string>& value);
+  static std::string describe() { return "list of serial numbers"; }
+};
+struct SpiffeIdList {
+  static Result<std::vector<std::string>> read(const Node& node);
+  static std::string print(const std::vector<std::string>& value);
+  static std::string describe() { return "list of SPIFFE IDs"; }
 };
 
 // Where to connect to: "name:15010", "10.0.0.1:15010" or "[fd00::1]:15010".

@@ -1,7 +1,5 @@
 #include "base/http_service.hpp"
 
-#include <pthread.h>
-#include <signal.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -19,6 +17,7 @@
 #include <utility>
 
 #include "base/sockaddr.hpp"
+#include "base/thread.hpp"
 
 namespace postern {
 namespace {
@@ -59,19 +58,6 @@ http::response<http::string_body> to_response(HttpAnswer answer) {
   return response;
 }
 
-// A thread that no process-directed signal is delivered to: those are the main thread's.
-template <class Body>
-std::thread start_without_signals(Body body) {
-  sigset_t all{};
-  sigset_t before{};
-  sigfillset(&all);
-  for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT}) sigdelset(&all, fault);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  std::thread thread(std::move(body));
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  return thread;
-}
-
 }  // namespace
 
 struct HttpService::Session {
@@ -85,8 +71,7 @@ HttpService::HttpService(std::string name, ListeningSocket socket, Handler handl
   const int protocol = socket.family() == AF_UNIX ? 0 : IPPROTO_TCP;
   acceptor_.assign(AnyStream(socket.family(), protocol), socket.release());
   asio::co_spawn(io_, accept_loop(), asio::detached);
-  thread_ = start_without_signals([this] { io_.run(); });
-  pthread_setname_np(thread_.native_handle(), name_.substr(0, 15).c_str());
+  thread_ = start_without_signals(name_, [this] { io_.run(); });
 }
 
 HttpService::~HttpService() {

@@ -13,6 +13,8 @@
 #include <cstring>
 #include <filesystem>
 
+#include "certs/x509_context.hpp"
+
 namespace postern {
 namespace {
 
@@ -101,17 +103,7 @@ Result<X509ContextPtr> parse_context(const SvidFiles& files, const Contents& con
   TrustBundleSet bundles;
   bundles.add(std::move(bundle).value());
 
-  // As our peers will see it: half of a rotation, or an SVID out of its time, must not replace one that works.
-  const auto verified = verify_peer(borrow(svid->chain).get(), bundles, TlsEnd::both, now, std::chrono::seconds{0});
-  if (verified.error == CertificateError::expired)
-    return Error{"the SVID has expired at " + utc_text(svid->not_after) + " (" + verified.detail + ")", files.chain};
-  if (verified.error == CertificateError::not_yet_valid) {
-    return Error{"the SVID is valid only from " + utc_text(svid->not_before) + " (" + verified.detail + "); compare the clocks",
-                 files.chain};
-  }
-  if (!verified.peer)
-    return Error{std::string(describe(verified.error)) + " (" + verified.detail + "); checked against " + files.bundle, files.chain};
-  return std::make_shared<const X509Context>(X509Context{std::move(svid).value(), std::move(bundles)});
+  return make_x509_context(std::move(svid).value(), std::move(bundles), now, files.chain, files.bundle);
 }
 
 constexpr std::uint32_t watched_events = IN_CLOSE_WRITE | IN_MOVED_TO | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_ATTRIB | IN_ONLYDIR;

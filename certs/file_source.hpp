@@ -23,6 +23,7 @@ class FileSource final : public SvidSource {
   int fd() const override { return fd_; }
   std::optional<Result<X509ContextPtr>> poll() override;
   std::vector<std::string> take_warnings() override;
+  std::string describe() const override { return "files: " + files_.chain; }
 
  private:
   explicit FileSource(SvidFiles files) : files_(std::move(files)) {}

@@ -35,7 +35,7 @@ class SessionCache {
   // Outbound: one session for each key, used any number of times until it ends or is replaced.
   void put_client(const ClientSessionKey& key, SessionPtr session, SystemTime ends);
   SessionPtr find_client(const ClientSessionKey& key, SystemTime now);
-  void remove_client(const ClientSessionKey& key, const SSL_SESSION* session);  // only if it is still that one
+  void remove_client(const ClientSessionKey& key, const SSL_SESSION* session);  // only if it is still that one; null: whichever it is
 
   void clear();
   std::size_t server_size() const;

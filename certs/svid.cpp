@@ -8,10 +8,12 @@
 #include <ctime>
 #include <new>
 
+#include "certs/private_key.hpp"
 #include "certs/verify.hpp"
 
 namespace postern {
 namespace {
+
 
 // What PEM_read_bio allocates for one block.
 struct PemBlock {
@@ -44,19 +46,14 @@ Result<SystemTime> time_of(const ASN1_TIME* time) {
   return std::chrono::system_clock::from_time_t(timegm(&tm));
 }
 
-// Never asks a terminal: a sidecar has none.
-int no_passphrase(char*, int, int, void*) { return -1; }
-
-Result<KeyPtr> parse_key(std::string_view pem) {
-  if (pem.size() > max_key_bytes) return Error{"the private key has " + std::to_string(pem.size()) + " bytes; at most 65536 are read", {}};
+// Takes one certificate off the front.
+Result<X509Ptr> take_certificate(std::string_view& der) {
   ERR_clear_error();
-  const BioPtr bio = memory_bio(pem);
-  KeyPtr key(bio ? PEM_read_bio_PrivateKey(bio.get(), nullptr, no_passphrase, nullptr) : nullptr);
-  if (!key) return openssl_error("no usable private key; expected one unencrypted PEM PRIVATE KEY block");
-  // NIST SP 800-57: what TLS needs beyond 2030; RSA 2048, P-256 and Ed25519 pass.
-  if (EVP_PKEY_get_security_bits(key.get()) < 112)
-    return Error{"the private key is too weak; expected ECDSA P-256, Ed25519 or RSA of at least 2048 bits", {}};
-  return key;
+  const auto* cursor = reinterpret_cast<const unsigned char*>(der.data());
+  X509Ptr certificate(d2i_X509(nullptr, &cursor, static_cast<long>(std::min(der.size(), max_certificate_bytes))));
+  if (!certificate) return openssl_error("is not an X.509 certificate of at most " + std::to_string(max_certificate_bytes) + " bytes");
+  der.remove_prefix(static_cast<std::size_t>(cursor - reinterpret_cast<const unsigned char*>(der.data())));
+  return certificate;
 }
 
 }  // namespace
@@ -72,6 +69,18 @@ Result<X509Ptr> parse_certificate_der(std::string_view der) {
   if (!certificate) return openssl_error("is not an X.509 certificate");
   if (cursor != end) return Error{"has bytes after the certificate", {}};
   return certificate;
+}
+
+Result<std::vector<X509Ptr>> parse_certificates_der(std::string_view der, std::size_t limit) {
+  std::vector<X509Ptr> found;
+  while (!der.empty()) {
+    if (found.size() == limit) return Error{"holds more than " + std::to_string(limit) + " certificates", {}};
+    auto certificate = take_certificate(der);
+    if (!certificate) return nth(found.size() + 1, certificate.error().message);
+    found.push_back(std::move(certificate).value());
+  }
+  if (found.empty()) return Error{"holds no certificate; expected DER certificates", {}};
+  return found;
 }
 
 Result<std::vector<X509Ptr>> parse_certificates_pem(std::string_view pem, std::size_t limit) {
@@ -105,10 +114,11 @@ Result<std::vector<X509Ptr>> parse_certificates_pem(std::string_view pem, std::s
   return found;
 }
 
-Result<X509Svid> parse_svid(std::string_view chain_pem, std::string_view key_pem) {
-  auto chain = parse_certificates_pem(chain_pem, max_chain_length);
-  if (!chain) return Error{"certificate chain: " + chain.error().message, {}};
-  X509* const leaf = chain->front().get();
+namespace {
+
+// REQUIRES: the chain is not empty.
+Result<X509Svid> make_svid(std::vector<X509Ptr> chain, Result<KeyPtr> (*parse)(std::string_view), std::string_view key_text) {
+  X509* const leaf = chain.front().get();
 
   LeafCheck check = check_leaf(leaf, TlsEnd::both);
   if (check.error != CertificateError::none) {
@@ -122,25 +132,32 @@ Result<X509Svid> parse_svid(std::string_view chain_pem, std::string_view key_pem
   if (!serial) return nth(1, serial.error().message);
 
   // A peer builds its path from these alone: one that is missing or out of order is better found here than by every peer.
-  for (std::size_t i = 1; i < chain->size(); ++i) {
-    X509* const issuer = (*chain)[i].get();
-    if (X509_check_ca(issuer) != 1) return nth(i + 1, "is not a CA certificate; expected the leaf first, then its intermediates");
-    if (X509_check_issued(issuer, (*chain)[i - 1].get()) != X509_V_OK)
-      return nth(i + 1, "did not issue the certificate before it; expected the leaf first, then its intermediates");
+  if (std::string fault = chain_order_fault(chain); !fault.empty()) return Error{std::move(fault), {}};
+  for (std::size_t i = 1; i < chain.size(); ++i) {
     // An SVID proves nothing once its chain has ended.
-    const auto ends = not_after_of(issuer);
+    const auto ends = not_after_of(chain[i].get());
     if (!ends) return nth(i + 1, ends.error().message);
     *not_after = std::min(*not_after, *ends);
   }
 
-  auto key = parse_key(key_pem);
+  auto key = parse(key_text);
   if (!key) return key.error();
-  if (X509_check_private_key(leaf, key->get()) != 1) {
-    ERR_clear_error();
-    return Error{"the private key is not that of the first certificate", {}};
-  }
-  return X509Svid{std::move(chain).value(), std::move(key).value(), std::move(check.id), *not_before, *not_after,
-                  std::move(serial).value()};
+  if (!is_key_of(leaf, key->get())) return Error{"the private key is not that of the first certificate", {}};
+  return X509Svid{std::move(chain), std::move(key).value(), std::move(check.id), *not_before, *not_after, std::move(serial).value()};
+}
+
+}  // namespace
+
+Result<X509Svid> parse_svid(std::string_view chain_pem, std::string_view key_pem) {
+  auto chain = parse_certificates_pem(chain_pem, max_chain_length);
+  if (!chain) return Error{"certificate chain: " + chain.error().message, {}};
+  return make_svid(std::move(chain).value(), parse_private_key, key_pem);
+}
+
+Result<X509Svid> parse_svid_der(std::string_view chain_der, std::string_view key_der) {
+  auto chain = parse_certificates_der(chain_der, max_chain_length);
+  if (!chain) return Error{"certificate chain: " + chain.error().message, {}};
+  return make_svid(std::move(chain).value(), parse_private_key_der, key_der);
 }
 
 BorrowedX509StackPtr borrow(const std::vector<X509Ptr>& certificates) {

@@ -34,9 +34,13 @@ inline constexpr std::size_t max_key_bytes = 64U << 10;
 // Reads our own SVID: leaf rules of X509-SVID sections 2 to 5 (an extended key usage, when present, must allow both ends of TLS),
 // the chain in order, the key that of the leaf. Validity is not looked at: who uses it knows the time. Errors name the rule.
 Result<X509Svid> parse_svid(std::string_view chain_pem, std::string_view key_pem);
+// The same from DER: certificates one after another, and an unencrypted PKCS#8 key.
+Result<X509Svid> parse_svid_der(std::string_view chain_der, std::string_view key_der);
 
 // Every CERTIFICATE block of the text, in order; at most `limit`. Any other kind of block is refused.
 Result<std::vector<X509Ptr>> parse_certificates_pem(std::string_view pem, std::size_t limit);
+// DER certificates one after another, nothing else; at least one, at most `limit`.
+Result<std::vector<X509Ptr>> parse_certificates_der(std::string_view der, std::size_t limit);
 // One certificate, all of the input.
 Result<X509Ptr> parse_certificate_der(std::string_view der);
 

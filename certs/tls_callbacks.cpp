@@ -64,6 +64,9 @@ int x509_error_of(CertificateError error) {
     case CertificateError::not_yet_valid: return X509_V_ERR_CERT_NOT_YET_VALID;      // bad_certificate
     case CertificateError::bad_signature: return X509_V_ERR_CERT_SIGNATURE_FAILURE;  // decrypt_error
     case CertificateError::path_too_long:
+    case CertificateError::issuer_not_ca:
+    case CertificateError::issuer_may_not_sign:
+    case CertificateError::issuer_has_path:
     case CertificateError::unknown_trust_domain:
     case CertificateError::untrusted: return X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY;  // unknown_ca
     case CertificateError::extended_key_usage: return X509_V_ERR_INVALID_PURPOSE;           // unsupported_certificate
@@ -72,9 +75,16 @@ int x509_error_of(CertificateError error) {
     case CertificateError::too_large:
     case CertificateError::no_uri_san:
     case CertificateError::several_uri_sans:
+    case CertificateError::san_not_critical:
+    case CertificateError::spiffe_id_too_long:
     case CertificateError::not_a_spiffe_id:
     case CertificateError::no_workload_path:
     case CertificateError::leaf_is_ca:
+    case CertificateError::chain_order:
+    case CertificateError::name_constraints:
+    case CertificateError::unknown_critical_extension:
+    case CertificateError::weak_key:
+    case CertificateError::weak_signature:
     case CertificateError::key_usage_missing:
     case CertificateError::key_usage_not_critical:
     case CertificateError::no_digital_signature:
@@ -134,7 +144,11 @@ SessionPtr without_certificates(const SSL_SESSION* full) {
     ERR_clear_error();
     return nullptr;
   }
+#if OPENSSL_VERSION_NUMBER >= 0x30400000L
+  SSL_SESSION_set_time_ex(copy.get(), SSL_SESSION_get_time_ex(full));
+#else
   SSL_SESSION_set_time(copy.get(), SSL_SESSION_get_time(full));
+#endif
   SSL_SESSION_set_timeout(copy.get(), SSL_SESSION_get_timeout(full));
   return copy;
 }
@@ -256,7 +270,30 @@ int check_client_hello(SSL* ssl, int* alert, void*) {
   return SSL_CLIENT_HELLO_ERROR;
 }
 
+// Called when a full handshake needs our certificate; a resumed one needs none.
+int lend_svid(SSL* ssl, void*) {
+  const X509Svid& svid = core_of(SSL_get_SSL_CTX(ssl))->identity->svid;
+  if (svid.chain.empty()) return 1;  // a client that has none yet
+  const TlsConnection* connection = connection_of(ssl);
+  if (connection == nullptr || !connection->key) return 0;
+  return use_svid(ssl, svid, connection->key.get()) ? 1 : 0;
+}
+
+void return_key(const SSL* ssl, int where, int) {
+  if (where != SSL_CB_HANDSHAKE_DONE) return;
+  if (TlsConnection* connection = connection_of(ssl); connection != nullptr) connection->key.reset();
+  SSL_certs_clear(const_cast<SSL*>(ssl));  // OpenSSL's callback says const; the connection is the caller's
+}
+
 }  // namespace
+
+bool use_svid(SSL* ssl, const X509Svid& svid, EVP_PKEY* key) {
+  if (SSL_use_certificate(ssl, svid.chain.front().get()) != 1 || SSL_use_PrivateKey(ssl, key) != 1) return false;
+  for (std::size_t i = 1; i < svid.chain.size(); ++i) {
+    if (SSL_add1_chain_cert(ssl, svid.chain[i].get()) != 1) return false;
+  }
+  return true;
+}
 
 bool install_callbacks(SSL_CTX* ctx, std::unique_ptr<TlsCore> core) {
   const bool resume = core->sessions != nullptr;
@@ -265,6 +302,8 @@ bool install_callbacks(SSL_CTX* ctx, std::unique_ptr<TlsCore> core) {
     return false;
   core.release();
 
+  SSL_CTX_set_cert_cb(ctx, lend_svid, nullptr);
+  SSL_CTX_set_info_callback(ctx, return_key);
   SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
   SSL_CTX_set_cert_verify_callback(ctx, verify_certificate, nullptr);
   SSL_CTX_set_client_hello_cb(ctx, check_client_hello, nullptr);

@@ -25,6 +25,7 @@ struct TlsCore {
 
 // Of one SSL, which owns it.
 struct TlsConnection {
+  KeyPtr key;  // lent for the handshake: a connection outlives the rotation of the SVID, and its key must not
   bool accept_plain_spiffe = false;
   bool alpn_refused = false;
   CertificateError error = CertificateError::none;
@@ -38,6 +39,8 @@ struct TlsSession {
   SystemTime ends;  // the earlier end of both SVIDs
 };
 
+// Gives the SSL our certificate, its chain and the key. False: OpenSSL's error queue says why.
+bool use_svid(SSL* ssl, const X509Svid& svid, EVP_PKEY* key);
 // Installs the callbacks; the SSL_CTX takes the core. False: out of memory.
 bool install_callbacks(SSL_CTX* ctx, std::unique_ptr<TlsCore> core);
 // Gives the SSL its state. False: out of memory.

@@ -57,13 +57,10 @@ Result<void> set_protocol(SSL_CTX* ctx, const TlsSettings& settings) {
   return set_groups(ctx, settings.groups);
 }
 
-Result<void> set_svid(SSL_CTX* ctx, const X509Svid& svid) {
-  if (SSL_CTX_use_certificate(ctx, svid.chain.front().get()) != 1 || SSL_CTX_use_PrivateKey(ctx, svid.key.get()) != 1) {
-    return openssl_error("cannot use the SVID");
-  }
-  for (std::size_t i = 1; i < svid.chain.size(); ++i) {
-    if (SSL_CTX_add1_chain_cert(ctx, svid.chain[i].get()) != 1) return openssl_error("cannot use the SVID's chain");
-  }
+// Better found out now than at every handshake.
+Result<void> try_svid(SSL_CTX* ctx, const X509Svid& svid) {
+  const SslPtr trial(SSL_new(ctx));
+  if (!trial || !use_svid(trial.get(), svid, svid.key.get())) return openssl_error("cannot use the SVID");
   return {};
 }
 
@@ -86,6 +83,17 @@ std::uint64_t client_context_of(const ContentHash& session_context, bool offer_p
 
 }  // namespace
 
+std::shared_ptr<const X509Context> without_key(const X509Context& context) {
+  auto copy = std::make_shared<X509Context>();
+  for (const X509Ptr& certificate : context.svid.chain) copy->svid.chain.push_back(share(certificate.get()));
+  copy->svid.id = context.svid.id;
+  copy->svid.not_before = context.svid.not_before;
+  copy->svid.not_after = context.svid.not_after;
+  copy->svid.serial = context.svid.serial;
+  copy->bundles = context.bundles;
+  return copy;
+}
+
 Result<TlsContext> TlsContext::make(std::shared_ptr<const X509Context> identity, const TlsSettings& settings,
                                     std::shared_ptr<SessionCache> sessions, std::uint64_t generation) {
   ERR_clear_error();
@@ -94,7 +102,11 @@ Result<TlsContext> TlsContext::make(std::shared_ptr<const X509Context> identity,
   if (!made.ctx_) return openssl_error("cannot make a TLS context");
   SSL_CTX* const ctx = made.ctx_.get();
   if (auto set = set_protocol(ctx, settings); !set) return set.error();
-  if (auto set = set_svid(ctx, identity->svid); !set) return set.error();
+  if (!identity->svid.chain.empty()) {
+    if (auto tried = try_svid(ctx, identity->svid); !tried) return tried.error();
+    made.key_ = share(identity->svid.key.get());
+  }
+  identity = without_key(*identity);
 
   auto core = std::make_unique<TlsCore>();
   core->identity = identity;
@@ -115,9 +127,16 @@ Result<TlsContext> TlsContext::make(std::shared_ptr<const X509Context> identity,
 SslPtr TlsContext::new_server(bool accept_plain_spiffe) const {
   SslPtr ssl(SSL_new(ctx_.get()));
   auto connection = std::make_unique<TlsConnection>();
+  if (key_) connection->key = share(key_.get());
   connection->accept_plain_spiffe = accept_plain_spiffe;
   if (!ssl || !attach(ssl.get(), std::move(connection))) return nullptr;
   SSL_set_accept_state(ssl.get());
+  return ssl;
+}
+
+SslPtr TlsContext::new_server_for_anybody() const {
+  SslPtr ssl = new_server(false);
+  if (ssl) SSL_set_verify(ssl.get(), SSL_VERIFY_NONE, nullptr);
   return ssl;
 }
 
@@ -125,6 +144,7 @@ SslPtr TlsContext::new_client(const SocketAddress& destination, bool offer_poste
   SslPtr ssl(SSL_new(ctx_.get()));
   const TlsCore* core = core_of(ctx_.get());
   auto connection = std::make_unique<TlsConnection>();
+  if (key_) connection->key = share(key_.get());
   connection->session_key = ClientSessionKey{destination, client_context_of(core->session_context, offer_postern_alpn)};
   const ClientSessionKey key = connection->session_key;
   if (!ssl || !attach(ssl.get(), std::move(connection))) return nullptr;
@@ -153,6 +173,16 @@ std::shared_ptr<const PeerIdentity> TlsContext::peer_identity(const SSL* ssl) {
   if (SSL_is_init_finished(ssl) != 1) return nullptr;
   const TlsSession* session = session_of(SSL_get_session(ssl));
   return session == nullptr ? nullptr : session->peer;
+}
+
+void TlsContext::forget_session(const SSL* ssl) {
+  const TlsCore* core = core_of(SSL_get_SSL_CTX(ssl));
+  const SSL_SESSION* session = SSL_get_session(ssl);
+  if (core->sessions == nullptr || session == nullptr) return;
+  if (SSL_is_server(ssl) == 0) return core->sessions->remove_client(connection_of(ssl)->session_key, nullptr);
+  unsigned int size = 0;
+  const unsigned char* id = SSL_SESSION_get_id(session, &size);
+  core->sessions->remove_server({reinterpret_cast<const char*>(id), size});
 }
 
 CertificateError TlsContext::verify_error(const SSL* ssl) { return connection_of(ssl)->error; }

@@ -29,6 +29,9 @@ struct X509Context {
   TrustBundleSet bundles;
 };
 
+// The same SVID and bundles without the private key: for whoever only needs to know who we are.
+std::shared_ptr<const X509Context> without_key(const X509Context& context);
+
 struct TlsSettings {
   // In order of preference. ML-KEM groups are left out where this OpenSSL lacks them; any other unknown name is an error.
   std::string groups = "X25519MLKEM768:X25519:P-256";
@@ -68,15 +71,21 @@ struct HandshakeFailure {
 
 class TlsContext {
  public:
-  // `sessions` may be null: no resumption. `generation` is the caller's number for this SVID and bundle set.
+  // The key is held by the context alone, until retire(). `sessions` may be null: no resumption. An identity with bundles alone, without an
+  // SVID, serves a client that has none yet. `generation` is the caller's number for this SVID and bundle set.
   static Result<TlsContext> make(std::shared_ptr<const X509Context> identity, const TlsSettings& settings,
                                  std::shared_ptr<SessionCache> sessions, std::uint64_t generation);
 
   // The inbound end; a client certificate is required. With `accept_plain_spiffe` a client without our ALPN is served too
   // (used_postern_alpn then says false); otherwise it gets the alert no_application_protocol (RFC 7301 section 3.2). Null: out of memory.
   SslPtr new_server(bool accept_plain_spiffe) const;
+  // The inbound end that asks for no certificate: who connects proves itself by other means. Null: out of memory.
+  SslPtr new_server_for_anybody() const;
   // The outbound end; offers the session kept for this destination, if any.
   SslPtr new_client(const SocketAddress& destination, bool offer_postern_alpn) const;
+
+  // Gives the key back: no new connection is made any more, those that are there go on. On the thread that makes them.
+  void retire() const { key_.reset(); }
 
   // False once our own SVID has expired: make no new connection with it.
   bool usable(SystemTime now) const;
@@ -85,6 +94,8 @@ class TlsContext {
 
   // Who the other end is; null until the handshake is complete. Of a resumed session: as its full handshake proved it.
   static std::shared_ptr<const PeerIdentity> peer_identity(const SSL* ssl);
+  // The session of this connection is not offered or accepted any more: the next one proves again who it is, maybe by another certificate.
+  static void forget_session(const SSL* ssl);
   static CertificateError verify_error(const SSL* ssl);
   static bool used_postern_alpn(const SSL* ssl);  // settings.alpn was agreed on
   static TlsFacts facts(const SSL* ssl);
@@ -95,8 +106,9 @@ class TlsContext {
 
  private:
   TlsContext() = default;
-  SslCtxPtr ctx_;
-  std::shared_ptr<const X509Context> identity_;
+  SslCtxPtr ctx_;  // without the key, which it would keep as long as any connection lives
+  mutable KeyPtr key_;
+  std::shared_ptr<const X509Context> identity_;  // without the key
   std::uint64_t generation_ = 0;
 };
 

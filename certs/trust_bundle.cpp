@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "certs/spiffe_bundle.hpp"
 #include "certs/svid.hpp"
 
 namespace postern {
@@ -21,13 +22,24 @@ std::string_view view(const ContentHash& hash) { return {reinterpret_cast<const 
 
 }  // namespace
 
-Result<TrustBundle> TrustBundle::parse(std::string_view pem, TrustDomain domain) {
-  auto certificates = parse_certificates_pem(pem, max_authorities);
-  if (!certificates) return Error{"trust bundle: " + certificates.error().message, {}};
+Result<TrustBundle> TrustBundle::parse(std::string_view text, TrustDomain domain) {
+  const std::size_t first = text.find_first_not_of(" \t\r\n");
+  const bool json = first != std::string_view::npos && text[first] == '{';
+  auto certificates = json ? parse_spiffe_bundle(text) : parse_certificates_pem(text, max_authorities);
+  if (!certificates) return Error{"trust bundle: " + certificates.error().text(), {}};
+  return make(std::move(certificates).value(), std::move(domain));
+}
 
+Result<TrustBundle> TrustBundle::parse_der(std::string_view der, TrustDomain domain) {
+  auto certificates = parse_certificates_der(der, max_authorities);
+  if (!certificates) return Error{"trust bundle: " + certificates.error().text(), {}};
+  return make(std::move(certificates).value(), std::move(domain));
+}
+
+Result<TrustBundle> TrustBundle::make(std::vector<X509Ptr> certificates, TrustDomain domain) {
   std::map<ContentHash, X509Ptr> authorities;  // sorted by fingerprint: neither order nor repetition changes the hash
-  for (std::size_t i = 0; i < certificates->size(); ++i) {
-    X509* const certificate = (*certificates)[i].get();
+  for (std::size_t i = 0; i < certificates.size(); ++i) {
+    X509* const certificate = certificates[i].get();
     const std::string which = "trust bundle: certificate " + std::to_string(i + 1);
     // X509-SVID section 4.1: an authority has CA true; 1 is "a v3 CA by its basic constraints, and keyCertSign if it names key usages".
     if (X509_check_ca(certificate) != 1)
@@ -36,7 +48,7 @@ Result<TrustBundle> TrustBundle::parse(std::string_view pem, TrustDomain domain)
     ContentHash fingerprint{};
     unsigned int size = 0;
     if (X509_digest(certificate, EVP_sha256(), fingerprint.data(), &size) != 1) return openssl_error(which);
-    authorities.try_emplace(fingerprint, std::move((*certificates)[i]));
+    authorities.try_emplace(fingerprint, std::move(certificates[i]));
   }
 
   TrustBundle bundle;
@@ -55,17 +67,17 @@ Result<TrustBundle> TrustBundle::parse(std::string_view pem, TrustDomain domain)
 
 void TrustBundleSet::add(TrustBundle bundle) {
   std::string domain = bundle.domain().text();
-  bundles_.insert_or_assign(std::move(domain), std::move(bundle));
+  bundles_.insert_or_assign(std::move(domain), std::make_shared<const TrustBundle>(std::move(bundle)));
 }
 
 const TrustBundle* TrustBundleSet::find(std::string_view domain) const {
   const auto found = bundles_.find(domain);
-  return found == bundles_.end() ? nullptr : &found->second;
+  return found == bundles_.end() ? nullptr : found->second.get();
 }
 
 ContentHash TrustBundleSet::hash() const {
   std::string content;
-  for (const auto& [domain, bundle] : bundles_) content += view(bundle.hash());
+  for (const auto& [domain, bundle] : bundles_) content += view(bundle->hash());
   return sha256(content);
 }
 

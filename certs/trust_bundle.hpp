@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -18,9 +19,14 @@ using ContentHash = std::array<std::uint8_t, 32>;  // SHA-256
 
 class TrustBundle {
  public:
-  // PEM CERTIFICATE blocks, each a CA certificate that may sign; repeated ones count once. An expired authority is kept: it verifies
-  // nothing.
-  static Result<TrustBundle> parse(std::string_view pem, TrustDomain domain);
+  // PEM CERTIFICATE blocks, or SPIFFE's JSON (spiffe_bundle.hpp): each a CA certificate that may sign; repeated ones count once. An
+  // expired authority is kept: it verifies nothing.
+  static Result<TrustBundle> parse(std::string_view text, TrustDomain domain);
+  // The same from DER certificates, one after another.
+  static Result<TrustBundle> parse_der(std::string_view der, TrustDomain domain);
+
+  // The same from certificates that have been read.
+  static Result<TrustBundle> make(std::vector<X509Ptr> certificates, TrustDomain domain);
 
   const TrustDomain& domain() const { return domain_; }
   const std::vector<X509Ptr>& authorities() const { return authorities_; }
@@ -43,9 +49,10 @@ class TrustBundleSet {
   const TrustBundle* find(std::string_view domain) const;
   ContentHash hash() const;
   std::size_t size() const { return bundles_.size(); }
+  const std::map<std::string, std::shared_ptr<const TrustBundle>, std::less<>>& all() const { return bundles_; }  // by trust domain
 
  private:
-  std::map<std::string, TrustBundle, std::less<>> bundles_;
+  std::map<std::string, std::shared_ptr<const TrustBundle>, std::less<>> bundles_;  // shared: a set is copied with its context
 };
 
 }  // namespace postern

@@ -1,6 +1,7 @@
 #include "cli/command.hpp"
 
 #include <algorithm>
+#include <cstdlib>
 #include <iostream>
 
 namespace postern::cli {
@@ -8,7 +9,7 @@ namespace postern::cli {
 Result<Arguments> Arguments::parse(std::span<const Option> options, std::size_t most_positionals, std::span<const std::string_view> words) {
   Arguments result;
   for (std::size_t i = 0; i < words.size(); ++i) {
-    const std::string_view word = words[i];
+    const std::string_view word = words[i] == "-f" ? "--file" : words[i];  // as kubectl has it
     if (!word.starts_with("--")) {
       if (result.positionals_.size() == most_positionals) return Error{"unexpected argument '" + std::string(word) + "'", ""};
       result.positionals_.push_back(word);
@@ -67,6 +68,12 @@ std::string help_of(const Command& command) {
   for (const Option& option : command.options) line(spelled(option), option.help);
   line("--help", "print this");
   return text;
+}
+
+std::string admin_socket_of(const Arguments& arguments) {
+  if (const auto given = arguments.get("--socket")) return std::string(*given);
+  const char* from_environment = std::getenv("POSTERN_ADMIN_SOCKET");
+  return from_environment != nullptr && *from_environment != '\0' ? from_environment : "/run/postern/admin.sock";
 }
 
 int bad_input(std::string_view command, const Error& error) {

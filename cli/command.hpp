@@ -28,7 +28,7 @@ struct Option {
 // A command line, checked against the options of its subcommand. Views into the command line.
 class Arguments {
  public:
-  // "--name value" and "--name=value"; what does not begin with "--" is positional.
+  // "--name value" and "--name=value"; -f is --file; what does not begin with "--" is positional.
   static Result<Arguments> parse(std::span<const Option> options, std::size_t most_positionals, std::span<const std::string_view> words);
 
   std::optional<std::string_view> get(std::string_view option) const;
@@ -57,11 +57,17 @@ std::string help_of(const Command& command);
 // Prints "posternctl <command>: <error>" on standard error; returns exit_bad_input.
 int bad_input(std::string_view command, const Error& error);
 
+// --socket, else $POSTERN_ADMIN_SOCKET, else /run/postern/admin.sock.
+std::string admin_socket_of(const Arguments& arguments);
+
 Command verdicts_command();
 Command explain_command();
 Command check_command();
+Command inject_command();
 Command proxy_command();
 Command certificate_command();
+Command identity_command();
 Command status_command();
+Command ca_command();
 
 }  // namespace postern::cli

@@ -10,7 +10,8 @@ namespace postern::cli {
 namespace {
 
 std::vector<Command> commands() {
-  return {certificate_command(), check_command(), explain_command(), proxy_command(), status_command(), verdicts_command()};
+  return {ca_command(),     certificate_command(), check_command(),  explain_command(), identity_command(),
+          inject_command(), proxy_command(),       status_command(), verdicts_command()};
 }
 
 void print_commands(std::ostream& out, const std::vector<Command>& table) {

@@ -1,7 +1,6 @@
 // posternctl proxy: ask a running sidecar what it does, and tell it to drain or to log more.
 #include <algorithm>
 #include <array>
-#include <cstdlib>
 #include <iostream>
 #include <string>
 
@@ -15,7 +14,6 @@ namespace postern::cli {
 namespace {
 
 constexpr std::string_view command_name = "proxy";
-constexpr std::string_view default_socket = "/run/postern/admin.sock";
 constexpr DocumentLimits reply_limits{.bytes = 256U << 20, .nodes = 20'000'000, .depth = 64, .documents = 1, .scalar_bytes = 1U << 20};
 
 enum class Shape : std::uint8_t { text, json };
@@ -31,12 +29,6 @@ constexpr std::array questions{
     Question{"allow-list", "GET", "/allow-list", Shape::json}, Question{"identities", "GET", "/identities", Shape::json},
     Question{"ready", "GET", "/readyz", Shape::json},          Question{"metrics", "GET", "/metrics", Shape::text},
     Question{"drain", "POST", "/drain", Shape::json},          Question{"log-level", "PUT", "/log-level", Shape::json}};
-
-std::string socket_of(const Arguments& arguments) {
-  if (const auto given = arguments.get("--socket")) return std::string(*given);
-  const char* from_environment = std::getenv("POSTERN_ADMIN_SOCKET");
-  return std::string(from_environment != nullptr && *from_environment != '\0' ? from_environment : default_socket);
-}
 
 int failed(const Error& error) {
   std::cerr << "posternctl proxy: " << error.text() << "\n";
@@ -103,7 +95,7 @@ int run(const Arguments& arguments) {
     append_json_string(body, words[1]);
     body += "}";
   }
-  const auto reply = ask_sidecar(socket_of(arguments), question->method, question->path, body);
+  const auto reply = ask_sidecar(admin_socket_of(arguments), question->method, question->path, body);
   if (!reply) return failed(reply.error());
   return print_reply(*question, *reply, output == "table");
 }

@@ -66,6 +66,18 @@ HttpAnswer log_level(const Sources& s, const HttpRequest& request) {
   return json(200, "{\"level\":\"" + std::string(name_of(*value)) + "\"}");
 }
 
+HttpAnswer authority(const Sources& s, const HttpRequest&) {
+  auto body = s.backend.authority_json();
+  if (body && body->empty()) return json_error(404, "this control plane has no authority: authority.enabled is false");
+  return from(std::move(body), json_type);
+}
+
+HttpAnswer rotate(const Sources& s, const HttpRequest&) {
+  const auto why_not = s.backend.rotate_authority();
+  if (!why_not) return from(why_not, json_type);
+  return why_not->empty() ? json(202, "{}") : json_error(409, *why_not);
+}
+
 struct Route {
   std::string_view method;
   std::string_view path;
@@ -78,6 +90,8 @@ constexpr std::array routes{
     Route{"GET", "/readyz", true, readiness},
     Route{"GET", "/metrics", true, [](const Sources& s, const HttpRequest&) { return from(s.backend.metrics(), metrics_type); }},
     Route{"GET", "/policies", true, policies},
+    Route{"GET", "/ca", true, authority},
+    Route{"POST", "/ca/rotate", false, rotate},
     Route{"GET", "/streams", true, [](const Sources& s, const HttpRequest&) { return from(s.backend.streams_json(), json_type); }},
     Route{"GET", "/unconnected", true, [](const Sources& s, const HttpRequest&) { return from(s.backend.unconnected_json(), json_type); }},
     Route{"GET", "/config", false,

@@ -17,9 +17,20 @@ struct ControlConfig {
   // Listening ports (YAML: listen.*).
   struct {
     Port stream{15010};        // the sidecars' streams: mutual TLS
+    Port signing{15012};       // SVIDs for pods: TLS (only with authority.enabled)
     Port health{15011};        // /healthz /readyz /metrics
     std::string admin_socket;  // unix socket; empty: none
+    Port webhook{15017};       // admission webhooks: HTTPS
   } listen;
+
+  struct {                    // YAML: webhook.*; no settings: no webhooks
+    std::string settings;     // file of InjectionSettings
+    std::string certificate;  // given; empty: made here
+    std::string key;
+    std::string configuration = "postern";    // of the webhook configurations
+    std::string secret = "postern-webhook";   // in the mesh's namespace
+    std::string service = "postern-control";  // in the mesh's namespace
+  } webhook;
 
   // X.509-SVID of the control plane from files (YAML: identity.*), PEM, reloaded when they change.
   struct {
@@ -27,6 +38,18 @@ struct ControlConfig {
     std::string key;
     std::string bundle;
   } identity;
+
+  // The built-in CA, instead of identity.* (YAML: authority.*; docs/identity.md).
+  struct {
+    bool enabled = false;
+    std::string ns = "postern-system";
+    std::string secret = "postern-authority";
+    std::string given_secret;  // as cert-manager writes it; empty: self-created
+    std::chrono::seconds svid_ttl{3'600};
+    std::chrono::seconds lifetime{365 * 24 * 3'600};
+    std::uint32_t requests_per_second = 200;
+    std::uint32_t pod_requests_per_minute = 12;
+  } authority;
 
   // What holds where the mesh's ConfigMap says nothing (YAML: mesh.*).
   MeshSettings mesh;

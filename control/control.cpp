@@ -55,18 +55,33 @@ Result<std::unique_ptr<Control>> Control::make(ControlConfig config, Log& log) {
   if (!kube) return kube.error();
   std::unique_ptr<Control> control(new Control(std::move(config), *std::move(kube), log));
   const ControlConfig& settings = control->config_;
-  auto source = FileSource::make({settings.identity.certificate, settings.identity.key, settings.identity.bundle});
-  if (!source) return source.error();
-  control->identity_source_ = *std::move(source);
+  if (!settings.authority.enabled) {
+    auto source = FileSource::make({settings.identity.certificate, settings.identity.key, settings.identity.bundle});
+    if (!source) return source.error();
+    control->identity_source_ = *std::move(source);
+  }
   auto socket = listen_on_port(settings.listen.stream, "listen.stream");
   if (!socket) return socket.error();
   const Port stream_port = socket->port();
+  if (!settings.webhook.settings.empty()) {
+    auto webhooks = Webhooks::make(control->io_, control->client_, control->recorder_, settings, log);
+    if (!webhooks) return webhooks.error();
+    control->webhooks_ = *std::move(webhooks);
+  }
   auto admin = ControlAdmin::start(settings, *control, log);
   if (!admin) return admin.error();
   control->admin_ = *std::move(admin);
-  control->read_identity();
+  Port signing_port;
+  if (settings.authority.enabled) {
+    auto made = control->make_authority();
+    if (!made) return made.error();
+    signing_port = *made;
+  } else {
+    control->read_identity();
+  }
   control->server_->start(*std::move(socket));
   log.info("listening", {{"stream", std::to_string(stream_port.number)},
+                         {"signing", std::to_string(signing_port.number)},
                          {"health", std::to_string(control->admin_->health_port().number)},
                          {"api_server", control->client_.config().host + ":" + std::to_string(control->client_.config().port)}});
   return control;
@@ -82,12 +97,15 @@ Control::Control(ControlConfig config, KubeConfig kube, Log& log)
       events_(recorder_),
       server_(std::make_unique<PolicyServer>(
           io_, config_, store_, publisher_, log, [this] { flush(); }, [this] { settle_soon(); })),
+      replica_(replica_name(config_)),
       flush_timer_(io_),
       settle_timer_(io_),
       signals_(io_) {}
 
 Control::~Control() {
   admin_.reset();
+  signing_.reset();
+  authority_.reset();
   server_.reset();
 }
 
@@ -96,12 +114,15 @@ int Control::run() {
   signals_.add(SIGTERM);
   signals_.add(SIGINT);
   asio::co_spawn(io_, end_on_signal(), asio::detached);
-  identity_fd_ = std::make_unique<asio::posix::stream_descriptor>(io_, ::dup(identity_source_->fd()));
-  asio::co_spawn(io_, identity_loop(), asio::detached);
+  if (identity_source_) {
+    identity_fd_ = std::make_unique<asio::posix::stream_descriptor>(io_, ::dup(identity_source_->fd()));
+    asio::co_spawn(io_, identity_loop(), asio::detached);
+  }
   asio::co_spawn(io_, flush_loop(), asio::detached);
   asio::co_spawn(io_, settle_loop(), asio::detached);
   start_ticket_keys();
   start_watching();
+  if (webhooks_) webhooks_->start();
   io_.run();
   return 0;
 }
@@ -114,8 +135,8 @@ void Control::start_watching() {
     settings.kind = kind;
     settings.mesh_config = {config_.config_map.ns, config_.config_map.name};
     settings.mesh_defaults = MeshConfig{config_.mesh, {}};
-    // Where there is no ConfigMap, a replica's mark of this kind is as far as its list: the others have seen as much with the next bookmark,
-    // which the API server sends shortly before a watch ends.
+    // Where there is no ConfigMap, a replica's mark of this kind is as far as its list: the others have seen as much with the next
+    // bookmark, which the API server sends shortly before a watch ends.
     if (kind == WatchedKind::mesh_config) settings.watch_for = std::chrono::seconds{10};
     Reflector::Handlers handlers;
     handlers.on_event = [this](WatchEvent event) { on_event(std::move(event)); };
@@ -252,6 +273,7 @@ void Control::flush() {
   }
   warned_of_ranges_ = no_ranges;
   server_->flushed(store_.mark());
+  if (webhooks_) webhooks_->look_for_uninjected(store_, changes);
   settle_soon();
 }
 
@@ -273,6 +295,7 @@ asio::awaitable<void> Control::settle_loop() {
 
 void Control::settle() {
   flush();  // an edit that is seen but not compiled must not count as enforced
+  if (authority_ && authority_->rotating()) authority_->look_soon();
   const auto stream_of = [this](const WorkloadKey& key) { return stream_state(key); };
   for (const auto& [policy, took] : in_force_.settle(publisher_, stream_of, Clock::now())) {
     edit_to_enforced_.observe(took.count());
@@ -340,6 +363,8 @@ void Control::read_identity() {
   }
   identity_error_.clear();
   identity_ = **read;
+  const TrustBundle* bundle = identity_->bundles.find(config_.mesh.trust_domain.text());
+  if (webhooks_ && bundle != nullptr) webhooks_->use_roots(authorities_pem(*bundle));
   log_.info("identity_in_use", {{"spiffe_id", identity_->svid.id.text()}, {"serial", identity_->svid.serial}});
 }
 
@@ -349,12 +374,15 @@ asio::awaitable<void> Control::end_on_signal() {
   log_.info("ending", {{"signal", std::to_string(signal)}, {"streams", std::to_string(server_->count())}});
   for (const auto& reflector : reflectors_) reflector->stop();
   server_->close();
+  if (authority_) authority_->stop();
+  if (signing_) signing_->close();
   asio::steady_timer pause(io_);
   const auto until = Clock::now() + config_.drain_period;
   while (server_->count() > 0 && Clock::now() < until) {
     pause.expires_after(std::chrono::milliseconds{10});
     co_await pause.async_wait(as_values);
   }
+  webhooks_.reset();
   recorder_.stop();
   client_.close();
   log_.info("ended", {{"streams_cut", std::to_string(server_->count())}});

@@ -6,9 +6,11 @@
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <chrono>
+#include <future>
 #include <memory>
 #include <optional>
 #include <string>
@@ -18,6 +20,8 @@
 #include "base/result.hpp"
 #include "certs/file_source.hpp"
 #include "control/admin.hpp"
+#include "control/authority_store.hpp"
+#include "control/bundle_acks.hpp"
 #include "control/cluster_store.hpp"
 #include "control/config.hpp"
 #include "control/event_recorder.hpp"
@@ -29,6 +33,8 @@
 #include "control/publisher.hpp"
 #include "control/reflector.hpp"
 #include "control/shared_ticket_keys.hpp"
+#include "control/signing_server.hpp"
+#include "control/webhooks.hpp"
 
 namespace postern {
 
@@ -58,6 +64,9 @@ class Control final : private ControlAdminBackend {
   void settle();
   StreamState stream_state(const WorkloadKey& key) const;
   boost::asio::awaitable<void> identity_loop();
+  Result<Port> make_authority();  // the signing port
+  void use_authority();
+  std::uint64_t lagging_behind(std::uint64_t sequence);
   void read_identity();
   void start_ticket_keys();
   boost::asio::awaitable<void> end_on_signal();
@@ -66,12 +75,20 @@ class Control final : private ControlAdminBackend {
 
   // What the admin threads ask, answered by the control thread.
   template <class Question>
-  std::optional<std::string> ask(Question question);
+  std::optional<std::string> ask(Question question) {
+    const auto promise = std::make_shared<std::promise<std::string>>();
+    auto answer = promise->get_future();
+    boost::asio::post(io_, [promise, question = std::move(question)] { promise->set_value(question()); });
+    if (answer.wait_for(std::chrono::seconds{1}) != std::future_status::ready) return std::nullopt;
+    return answer.get();
+  }
   std::string not_ready() override;
   std::optional<std::string> metrics() override;
   std::optional<std::string> policies_json(std::string_view ns, std::string_view name) override;
   std::optional<std::string> streams_json() override;
   std::optional<std::string> unconnected_json() override;
+  std::optional<std::string> authority_json() override;
+  std::optional<std::string> rotate_authority() override;
   std::string config_yaml() override;
 
   const ControlConfig config_;
@@ -85,6 +102,7 @@ class Control final : private ControlAdminBackend {
   InForceClock in_force_;
   std::unique_ptr<PolicyServer> server_;
   std::unique_ptr<SharedTicketKeys> ticket_keys_;  // null: this replica's own
+  std::unique_ptr<Webhooks> webhooks_;             // nothing: none are configured
   std::vector<std::unique_ptr<Reflector>> reflectors_;
   std::array<std::optional<Clock::time_point>, watched_kinds.size()> synced_at_{};
 
@@ -93,6 +111,16 @@ class Control final : private ControlAdminBackend {
   X509ContextPtr identity_;
   std::string identity_error_;
   std::uint64_t identity_rejected_ = 0;
+
+  // The built-in CA; null: the identity comes from files.
+  const std::string replica_;
+  std::unique_ptr<AuthorityStore> authority_;
+  std::unique_ptr<SigningServer> signing_;
+  BundleAcks bundle_acks_;
+  NumberedBundle bundle_in_use_;
+  ResourcePtr bundle_resource_;
+  std::string own_signer_;  // the serial number of what signed identity_, and the sequence of its bundle
+  std::uint64_t own_sequence_ = 0;
 
   const Clock::time_point began_ = Clock::now();
   std::string store_uid_;

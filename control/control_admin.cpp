@@ -1,7 +1,5 @@
 // What the admin threads ask of the control plane.
-#include <boost/asio/post.hpp>
 #include <chrono>
-#include <future>
 
 #include "base/json_writer.hpp"
 #include "control/control.hpp"
@@ -9,22 +7,12 @@
 namespace postern {
 namespace {
 
-constexpr auto ask_deadline = std::chrono::seconds{1};
-
 double unix_seconds(std::chrono::system_clock::time_point at) { return std::chrono::duration<double>(at.time_since_epoch()).count(); }
 
 }  // namespace
 
-template <class Question>
-std::optional<std::string> Control::ask(Question question) {
-  const auto promise = std::make_shared<std::promise<std::string>>();
-  auto answer = promise->get_future();
-  boost::asio::post(io_, [promise, question = std::move(question)] { promise->set_value(question()); });
-  if (answer.wait_for(ask_deadline) != std::future_status::ready) return std::nullopt;
-  return answer.get();
-}
-
 std::string Control::why_not_ready() const {
+  if (!identity_ && authority_ && !authority_->error().empty()) return "no SVID: " + authority_->error();
   if (!identity_) return "no SVID: " + (identity_error_.empty() ? std::string("not read yet") : identity_error_);
   if (identity_->svid.not_after <= std::chrono::system_clock::now()) return "the SVID has expired";
   if (!store_.synced()) {
@@ -36,6 +24,7 @@ std::string Control::why_not_ready() const {
     return "the cluster has not been read yet" + missing;
   }
   if (!published_) return "nothing is published yet";
+  if (webhooks_) return webhooks_->why_not_ready();
   return {};
 }
 
@@ -72,9 +61,16 @@ ControlFacts Control::facts() const {
   out.events_written = events.written;
   out.events_dropped = events.dropped;
   out.events_failed = events.failed;
+  if (webhooks_) out.webhooks = WebhookFacts{webhooks_->stats(), webhooks_->uninjected()};
   if (identity_) out.svid_expiry_seconds = unix_seconds(identity_->svid.not_after);
   out.identity_rejected = identity_rejected_;
   out.ticket_keys_shared = ticket_keys_ && ticket_keys_->shared();
+  if (signing_) {
+    out.signing = signing_->stats();
+    out.bundle_sequence = bundle_in_use_.sequence;
+    out.rotation_steps = authority_->steps();
+    if (const auto authority = authority_->authority()) out.authority_expiry_seconds = unix_seconds(authority->not_after());
+  }
   out.ready = why_not_ready().empty();
   return out;
 }

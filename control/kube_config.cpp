@@ -1,13 +1,12 @@
 #include "control/kube_config.hpp"
 
-#include <openssl/evp.h>
-
 #include <charconv>
 #include <filesystem>
 #include <optional>
 #include <string_view>
 
 #include "authz/decode_common.hpp"
+#include "base/base64.hpp"
 #include "base/document_files.hpp"
 #include "base/ip.hpp"
 
@@ -113,7 +112,7 @@ class KubeconfigReader {
     const Field data = part[name + "-data"];
     const std::string text = trimmed(data.string());
     if (text.empty()) return file(part[name]);
-    auto decoded = decode_data(text);
+    auto decoded = from_base64(text);
     if (!decoded) data.refuse("expected base64 (of PEM), found other text");
     return {.file = {}, .text = decoded ? std::move(*decoded) : std::string()};
   }
@@ -155,18 +154,6 @@ class KubeconfigReader {
 };
 
 }  // namespace
-
-std::optional<std::string> decode_data(const std::string& text) {
-  if (text.empty() || text.size() % 4 != 0 || text.size() > kFileBytes * 2) return std::nullopt;
-  std::string out(text.size() / 4 * 3, '\0');
-  const int length = EVP_DecodeBlock(reinterpret_cast<unsigned char*>(out.data()), reinterpret_cast<const unsigned char*>(text.data()),
-                                     static_cast<int>(text.size()));
-  if (length < 0) return std::nullopt;
-  std::size_t padding = 0;
-  while (padding < 2 && text[text.size() - 1 - padding] == '=') ++padding;
-  out.resize(static_cast<std::size_t>(length) - padding);
-  return out;
-}
 
 Result<std::string> KubeCredential::read() const {
   if (file.empty()) return text;

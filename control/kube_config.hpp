@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <map>
-#include <optional>
 #include <string>
 
 #include "base/result.hpp"
@@ -36,9 +35,6 @@ struct KubeConfig {
 // The current-context of a kubeconfig file (clientcmd/api/v1). What would weaken the check of the server's certificate and ways to log in
 // that would start programs are refused. Errors name file, field and remedy.
 Result<KubeConfig> load_kubeconfig(const std::string& path);
-
-// Base64 as it stands in a kubeconfig's *-data and in a Secret's data. Nothing: it is none.
-std::optional<std::string> decode_data(const std::string& text);
 
 // What a pod finds (rest.InClusterConfig): KUBERNETES_SERVICE_HOST and _PORT in `environment`, and token and ca.crt in `folder`.
 inline constexpr const char* service_account_folder = "/var/run/secrets/kubernetes.io/serviceaccount";

@@ -9,6 +9,7 @@
 
 #include "base/document_files.hpp"
 #include "base/log.hpp"
+#include "certs/private_key.hpp"
 #include "control/config.hpp"
 #include "control/control.hpp"
 
@@ -86,6 +87,7 @@ int run(const std::vector<std::string_view>& arguments) {
   if (auto valid = validate(config); !valid) return fail(valid.error().text());
   if (check) return 0;
 
+  if (auto forbidden = forbid_dumps(); !forbidden) return fail(forbidden.error().text());
   std::signal(SIGPIPE, SIG_IGN);  // OpenSSL writes with write(2)
   raise_descriptor_limit();
   Log log(config.log_level);
@@ -97,4 +99,7 @@ int run(const std::vector<std::string_view>& arguments) {
 }  // namespace
 }  // namespace postern
 
-int main(int argc, char** argv) { return postern::run({argv + 1, argv + argc}); }
+int main(int argc, char** argv) {
+  if (!postern::wipe_key_memory()) return postern::fail("OpenSSL was in use before main");
+  return postern::run({argv + 1, argv + argc});
+}

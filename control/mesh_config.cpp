@@ -14,6 +14,8 @@ namespace {
 using config_value::Boolean;
 using config_value::Choice;
 using config_value::CidrList;
+using config_value::SerialList;
+using config_value::SpiffeIdList;
 using config_value::TrustDomainName;
 
 constexpr std::string_view settings_key = "mesh.yaml";
@@ -39,8 +41,12 @@ ConfigTable<MeshSettings> mesh_table() {
                   "audit", [](auto& s) -> auto& { return s.audit; }, "Every policy is only audited."),
               field<CidrList>(
                   "clusterCidrs", [](auto& s) -> auto& { return s.cluster_cidrs; }, "Ranges of pods and Services."),
+              field<SerialList>(
+                  "denied.serials", [](auto& s) -> auto& { return s.denied.serials; }, "Serial numbers of refused certificates."),
+              field<SpiffeIdList>(
+                  "denied.spiffeIds", [](auto& s) -> auto& { return s.denied.spiffe_ids; }, "Refused SPIFFE IDs."),
           },
-          {}};
+          {{"denied", "Identities that are refused whatever policy says."}}};
 }
 
 Error refused(std::string_view field, std::string message) {

@@ -106,6 +106,20 @@ void add_watches(Families& out, const std::vector<WatchFacts>& watches) {
          [](const WatchFacts& w) { return w.unreadable; });
 }
 
+void add_webhooks(Families& out, const WebhookFacts& facts) {
+  MetricFamily& reviews =
+      out.begin("postern_control_admission_reviews_total", "Pods that the webhooks were asked about, by outcome.", MetricType::Counter);
+  for (const auto& [outcome, count] : {std::pair{"injected", facts.server.injected}, std::pair{"left_alone", facts.server.left_alone},
+                                       std::pair{"denied", facts.server.denied}, std::pair{"validated", facts.server.validated},
+                                       std::pair{"malformed", facts.server.malformed}}) {
+    Families::add(reviews, label("outcome", outcome), static_cast<double>(count));
+  }
+  out.counter("postern_control_webhook_handshakes_failed_total", "TLS handshakes with the webhooks that failed.",
+              facts.server.handshakes_failed);
+  out.gauge("postern_control_pods_without_sidecar", "Pods that should have a sidecar and have none.",
+            static_cast<double>(facts.uninjected));
+}
+
 }  // namespace
 
 void DurationBuckets::observe(double seconds) {
@@ -129,6 +143,7 @@ std::string render_metrics(const ControlFacts& facts) {
   out.histogram("postern_control_edit_to_enforced_seconds", "From seeing a change of a policy until all connected sidecars enforce it.",
                 facts.edit_to_enforced);
   add_watches(out, facts.watches);
+  if (facts.webhooks) add_webhooks(out, *facts.webhooks);
   out.counter("postern_control_kube_requests_total", "Requests to the API server.", facts.kube_requests);
   out.counter("postern_control_kube_failures_total", "Of these: without an answer.", facts.kube_failures);
   out.counter("postern_control_events_written_total", "Kubernetes Events written.", facts.events_written);
@@ -137,6 +152,15 @@ std::string render_metrics(const ControlFacts& facts) {
   out.gauge("postern_control_ticket_keys_shared", "1: TLS tickets are those of all replicas, by the Secret of ticketKeys.secret.",
             facts.ticket_keys_shared ? 1 : 0);
   out.gauge("postern_svid_expiry_timestamp_seconds", "When the SVID ends, in unix time; 0: there is none.", facts.svid_expiry_seconds);
+  out.counter("postern_control_svids_issued_total", "SVIDs signed for pods.", facts.signing.issued);
+  MetricFamily& refused =
+      out.begin("postern_control_svids_refused_total", "Requests for an SVID that were refused, by reason.", MetricType::Counter);
+  for (const auto& [reason, count] : facts.signing.refused) Families::add(refused, label("reason", reason), static_cast<double>(count));
+  out.gauge("postern_control_authority_expiry_timestamp_seconds", "When the signing certificate ends, in unix time; 0: no built-in CA.",
+            facts.authority_expiry_seconds);
+  out.gauge("postern_control_trust_bundle_sequence", "Of the trust bundle in force; 0: no built-in CA.",
+            static_cast<double>(facts.bundle_sequence));
+  out.counter("postern_control_rotation_steps_total", "Steps of the authority's rotation that this replica took.", facts.rotation_steps);
   out.counter("postern_identity_rejected_total", "Identity files refused.", facts.identity_rejected);
   return out.text();
 }

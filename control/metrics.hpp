@@ -4,12 +4,15 @@
 #include <array>
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "control/policy_server.hpp"
 #include "control/publisher.hpp"
+#include "control/signing_server.hpp"
 #include "control/watch_event.hpp"
+#include "control/webhook_server.hpp"
 
 namespace postern {
 
@@ -39,6 +42,11 @@ struct WatchFacts {
   double silence_seconds = -1;  // since the latest sign of life of the API server; -1: none yet
 };
 
+struct WebhookFacts {
+  WebhookServer::Stats server;
+  std::size_t uninjected = 0;  // pods that should have a sidecar and have none
+};
+
 // All numbers at one moment, gathered on the control thread.
 struct ControlFacts {
   PolicyServer::Stats server;
@@ -54,9 +62,14 @@ struct ControlFacts {
   std::uint64_t events_written = 0;
   std::uint64_t events_dropped = 0;
   std::uint64_t events_failed = 0;
+  std::optional<WebhookFacts> webhooks;
   double svid_expiry_seconds = 0;  // unix time; 0: no SVID
   std::uint64_t identity_rejected = 0;
   bool ticket_keys_shared = false;
+  SigningServer::Stats signing;         // of the built-in CA
+  double authority_expiry_seconds = 0;  // unix time; 0: no built-in CA
+  std::uint64_t bundle_sequence = 0;
+  std::uint64_t rotation_steps = 0;
   bool ready = false;
 };
 

@@ -82,7 +82,8 @@ struct PolicyServer::Session {
   std::optional<websocket::stream<TlsSocket>> ws;
   std::optional<PolicyStream> stream;
   std::string peer;
-  std::string id;  // SPIFFE ID, once proven
+  std::string id;      // SPIFFE ID, once proven
+  std::string serial;  // of its SVID
   Clock::time_point since;
   bool admitted = false;    // said hello
   bool registered = false;  // in by_owner_, or was
@@ -107,7 +108,8 @@ PolicyServer::PolicyServer(asio::io_context& io, const ControlConfig& config, Cl
                {config.limits.lookups_per_second, config.limits.lookup_burst},
                std::move(flush),
                [this]() -> const Mark& { return mark_; },
-               {}},
+               {},
+               nullptr},
       acceptor_(io),
       room_(io),
       sweep_(io) {}
@@ -139,6 +141,17 @@ Result<void> PolicyServer::renew_tls() {
   if (!made) return made.error();
   tls_ = std::make_unique<TlsContext>(*std::move(made));
   return {};
+}
+
+void PolicyServer::use_trust_bundle(const ResourcePtr& bundle) {
+  context_.trust_bundle = bundle;
+  for (const auto& [key, session] : sessions_) {
+    if (session->stream) session->stream->trust_bundle_changed();
+  }
+}
+
+void PolicyServer::for_each_stream(const std::function<void(const PolicyStream&)>& visit) const {
+  for (const auto& [owner, session] : by_owner_) visit(*session->stream);
 }
 
 void PolicyServer::start(ListeningSocket socket) {
@@ -245,11 +258,16 @@ asio::awaitable<Result<void>> PolicyServer::upgrade(Session& session, SslPtr ssl
   if (!shaken) co_return shaken.error();
   const auto peer = TlsContext::peer_identity(tls);
   session.id = peer->id.text();
+  session.serial = peer->serial;
   if (TlsContext::facts(tls).resumed) ++stats_.tls_resumed;
   auto owner = stream_owner(peer->id, config_.mesh.trust_domain);
   if (!owner) {
     fail(session, "refused", owner.error().text());
     co_return owner.error();
+  }
+  if (const DeniedBy by = denied(session); by != DeniedBy::nothing) {
+    TlsContext::forget_session(tls);
+    co_return Error{"the mesh's deny-list names its " + std::string(name_of(by)), session.id};
   }
 
   beast::flat_buffer buffer(upgrade_bytes);
@@ -397,7 +415,21 @@ void PolicyServer::remove(const SessionPtr& session, std::string_view reason, co
 
 void PolicyServer::flushed(Mark mark) {
   mark_ = std::move(mark);
+  for (const auto& [key, session] : sessions_) {
+    if (session->stream && !session->closing && denied(*session) != DeniedBy::nothing) end_denied(*session);
+  }
   proceed_all(Clock::now());
+}
+
+DeniedBy PolicyServer::denied(const Session& session) const {
+  return context_.store.mesh().settings.denied.match(session.id, session.serial);
+}
+
+void PolicyServer::end_denied(Session& session) {
+  fail(session, "denied", "the mesh's deny-list names its " + std::string(name_of(denied(session))));
+  session.goodbye = websocket::close_reason(websocket::close_code::policy_error, "this identity is denied");
+  session.closing = true;
+  session.wake.cancel();
 }
 
 void PolicyServer::proceed_all(Clock::time_point now) {

@@ -38,6 +38,10 @@ class PolicyServer {
   Result<void> use_identity(const X509ContextPtr& identity);
   // Tickets that new connections bring are opened, and made, with these: what was made with others means a full handshake.
   Result<void> use_ticket_keys(TicketKeys keys);
+  // What every stream carries from now on beside its subscription (docs/stream.md, trust-bundle).
+  void use_trust_bundle(const ResourcePtr& bundle);
+  // Of the sidecars that are in step, or on their way there.
+  void for_each_stream(const std::function<void(const PolicyStream&)>& visit) const;
   // Accepts. Streams wait until the store is synced.
   void start(ListeningSocket socket);
   // Right after a flush: the mark that updates carry from now on, and streams that waited go on.
@@ -80,6 +84,8 @@ class PolicyServer {
   void proceed_all(PolicyStream::Clock::time_point now);
   void admit(Session& session);
   void take_over(Session& session);
+  DeniedBy denied(const Session& session) const;  // by the mesh's deny-list
+  void end_denied(Session& session);
   void remove(const SessionPtr& session, std::string_view reason, const std::string& detail);
   void give_back_memory();
   void fail(Session& session, std::string_view reason, std::string detail);

@@ -162,6 +162,18 @@ void PolicyStream::on(const Forget& forget, Clock::time_point) {
   wake_();
 }
 
+void PolicyStream::trust_bundle_changed() {
+  pending_ = true;
+  wake_();
+}
+
+// The bundle is everybody's, and so in nobody's subscription, which takes what it does not know for something to be removed.
+void PolicyStream::add_trust_bundle(Subscription::Difference& difference) const {
+  if (context_.trust_bundle == nullptr) return;
+  std::erase(difference.removed, trust_bundle_name);
+  if (!acknowledged_.has(context_.trust_bundle->name, context_.trust_bundle->hash)) difference.resources.push_back(context_.trust_bundle);
+}
+
 std::optional<std::string> PolicyStream::next_message() {
   if (ended_) return std::nullopt;
   if (announce_waiting_) {
@@ -181,6 +193,7 @@ std::optional<std::string> PolicyStream::next_update() {
   pending_ = false;
   auto difference = whole_ ? subscription_->difference(acknowledged_) : subscription_->changes(acknowledged_);
   whole_ = false;
+  add_trust_bundle(difference);
   answers_.insert(answers_.end(), std::make_move_iterator(answers_later_.begin()), std::make_move_iterator(answers_later_.end()));
   answers_later_.clear();
   // The first one also when it is empty: its acknowledgement says that what the sidecar had is in force, and is right.

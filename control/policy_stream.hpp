@@ -47,6 +47,7 @@ struct StreamContext {
   std::function<void()> flush;        // brings the publisher up to the store
   std::function<const Mark&()> mark;  // of the store at the last flush
   StreamCounters counters;
+  ResourcePtr trust_bundle = nullptr;  // of the built-in CA; null: sidecars have theirs from elsewhere
 };
 
 // Whose stream it is, as the SVID says it.
@@ -80,6 +81,8 @@ class PolicyStream {
   std::optional<std::string> next_message();
   // The store or the publisher has moved on: a stream that waits for that may go on. REQUIRES: right after a flush.
   void proceed(Clock::time_point now);
+  // The context's trust bundle is another one.
+  void trust_bundle_changed();
   const std::optional<End>& ended() const { return ended_; }
 
   const StreamOwner& owner() const { return owner_; }
@@ -113,6 +116,7 @@ class PolicyStream {
   void wait_for(std::string reason);
   void end(End::Kind kind, std::string reason);
   std::optional<std::string> next_update();
+  void add_trust_bundle(Subscription::Difference& difference) const;
 
   StreamOwner owner_;
   StreamContext& context_;

@@ -7,6 +7,7 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <utility>
 
+#include "base/base64.hpp"
 #include "base/document.hpp"
 #include "base/json_writer.hpp"
 
@@ -91,7 +92,7 @@ asio::awaitable<Result<SharedTicketKeys::Stored>> SharedTicketKeys::read() {
   Stored out;
   out.exists = true;
   out.version = text_at(object->root, {"metadata", "resourceVersion"});
-  const auto text = decode_data(text_at(object->root, {"data", data_key}));
+  const auto text = from_base64(text_at(object->root, {"data", data_key}));
   auto ring = text ? decode_ticket_keys(*text) : Result<TicketKeyRing>(Error{"data.keys is no base64", {}});
   if (!ring) co_return Error{ring.error().text(), settings_.ns + "/" + settings_.secret};
   out.ring = *std::move(ring);

@@ -7,13 +7,13 @@
 #include <string_view>
 #include <utility>
 
+#include "authz/workload.hpp"
 #include "base/document.hpp"
 #include "proxy/metrics.hpp"
 
 namespace postern {
 namespace {
 
-constexpr std::string_view probe_prefix = "/app-probe/";
 constexpr std::string_view json_type = "application/json";
 constexpr std::string_view metrics_type = "text/plain; version=0.0.4; charset=utf-8";
 constexpr std::array log_levels{LogLevel::debug, LogLevel::info, LogLevel::warning, LogLevel::error};
@@ -34,8 +34,8 @@ HttpAnswer metrics(const AdminSources& sources) {
 
 // The port of /app-probe/<port>: decimal, without sign or leading zero.
 std::optional<Port> probe_port(std::string_view path) {
-  if (!path.starts_with(probe_prefix)) return std::nullopt;
-  path.remove_prefix(probe_prefix.size());
+  if (!path.starts_with(app_probe_path)) return std::nullopt;
+  path.remove_prefix(app_probe_path.size());
   Port port;
   const auto [end, ec] = std::from_chars(path.data(), path.data() + path.size(), port.number);
   if (ec != std::errc{} || end != path.data() + path.size() || path.front() == '0') return std::nullopt;

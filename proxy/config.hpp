@@ -33,6 +33,20 @@ struct Config {
     std::string certificate;
     std::string key;
     std::string bundle;
+    // Or signed by the control plane (YAML: identity.controlPlane.*; docs/identity.md).
+    struct {
+      std::vector<std::string> addresses;  // host:port of its signing port; empty: none
+      std::string token_file;
+      std::string roots;  // PEM
+      std::string roots_file;
+    } control_plane = {};
+    // From a SPIFFE Workload API instead (YAML: identity.workloadApi.*).
+    struct {
+      bool enabled = false;
+      std::string socket;     // unix:///...; empty: the environment's SPIFFE_ENDPOINT_SOCKET
+      std::string spiffe_id;  // which of several SVIDs; empty: any
+      std::string hint;       // likewise
+    } workload_api = {};
   } identity;
 
   std::string policy_dir;  // manifests: policies and topology (YAML: policyDir)

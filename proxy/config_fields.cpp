@@ -47,7 +47,33 @@ std::vector<ConfigField<Config>> make_fields() {
       field<Path>(
           "identity.key", [](auto& c) -> auto& { return c.identity.key; }, "Its private key, PEM."),
       field<Path>(
-          "identity.bundle", [](auto& c) -> auto& { return c.identity.bundle; }, "Trust bundle: the authorities of the trust domain, PEM."),
+          "identity.bundle", [](auto& c) -> auto& { return c.identity.bundle; },
+          "Trust bundle: the authorities of the trust domain, PEM or SPIFFE's JSON."),
+      field<Boolean>(
+          "identity.workloadApi.enabled", [](auto& c) -> auto& { return c.identity.workload_api.enabled; },
+          "Take the SVID from a SPIFFE Workload API, such as SPIRE's agent, instead of files."),
+      field<Text>(
+          "identity.workloadApi.socket", [](auto& c) -> auto& { return c.identity.workload_api.socket; },
+          "Its endpoint: unix:///PATH. Empty: that of the environment variable SPIFFE_ENDPOINT_SOCKET."),
+      field<Text>(
+          "identity.workloadApi.spiffeId", [](auto& c) -> auto& { return c.identity.workload_api.spiffe_id; },
+          "Of several SVIDs, the one with this SPIFFE ID. Empty: whichever comes first."),
+      field<Text>(
+          "identity.workloadApi.hint", [](auto& c) -> auto& { return c.identity.workload_api.hint; },
+          "Of several SVIDs, the one that the operator gave this hint. Empty: whichever comes first."),
+
+      field<HostPortList>(
+          "identity.controlPlane.addresses", [](auto& c) -> auto& { return c.identity.control_plane.addresses; },
+          "Replicas of postern-control (host:port of their signing port) that sign the SVID; instead of files. The key is made here."),
+      field<Path>(
+          "identity.controlPlane.tokenFile", [](auto& c) -> auto& { return c.identity.control_plane.token_file; },
+          "The pod's projected ServiceAccount token, audience postern-control."),
+      field<Text>(
+          "identity.controlPlane.roots", [](auto& c) -> auto& { return c.identity.control_plane.roots; },
+          "The roots that prove the control plane, PEM; from the pod's own spec. Later ones come from the control plane itself."),
+      field<Path>(
+          "identity.controlPlane.rootsFile", [](auto& c) -> auto& { return c.identity.control_plane.roots_file; },
+          "The same in a file, read once at start."),
 
       field<Path>(
           "policyDir", [](auto& c) -> auto& { return c.policy_dir; },
@@ -87,6 +113,11 @@ std::vector<ConfigField<Config>> make_fields() {
       field<AddressList>(
           "mesh.nodeAddresses", [](auto& c) -> auto& { return c.mesh.node_addresses; },
           "Addresses of the pod's own node, as the pod sees them."),
+      field<SerialList>(
+          "mesh.denied.serials", [](auto& c) -> auto& { return c.mesh.denied.serials; }, "Serial numbers of certificates."),
+      field<SpiffeIdList>(
+          "mesh.denied.spiffeIds", [](auto& c) -> auto& { return c.mesh.denied.spiffe_ids; },
+          "SPIFFE IDs, whole: an account's does not stand for its pods."),
 
       field<Groups>(
           "tls.groups", [](auto& c) -> auto& { return c.tls.groups; },
@@ -166,9 +197,12 @@ std::vector<ConfigSection> make_sections() {
   return {
       {"workload", "The pod that this sidecar serves."},
       {"listen", "Where the sidecar listens."},
-      {"identity", "The pod's X.509-SVID from files, reloaded when they change. All three or none."},
+      {"identity", "The pod's X.509-SVID from files, reloaded when they change: all three or none."},
+      {"identity.workloadApi", "Or an SVID from a SPIFFE Workload API."},
+      {"identity.controlPlane", "Or an SVID that the control plane signs."},
       {"control", "Policy from the control plane, instead of policyDir."},
       {"mesh", "What holds for the whole mesh. With a control plane its settings count; trustDomain is needed in both."},
+      {"mesh.denied", "Identities that are refused whatever policy says: new connections and live ones."},
       {"tls", "Between sidecars: TLS 1.3 only, client certificate required."},
       {"recycling", "TLS connections used by one application connection after another."},
       {"limits", "Bounds. Whatever meets one is counted and logged with a reason of its own."},

@@ -117,7 +117,9 @@ Task<Connected> connect_socket(Worker& worker, SocketAddress to, Stream& stream,
   const auto began = std::chrono::steady_clock::now();
   Connected result;
   bool connected = false;
-  const int fd = open_client_socket(to, worker.config, connected);
+  // Towards the application of this pod nothing is redirected.
+  SourcePortTurn* ports = stream.facts.direction == Direction::outbound ? worker.source_ports.get() : nullptr;
+  const int fd = open_client_socket(to, worker.config, ports, worker.loop.now(), connected);
   if (fd < 0) {
     const bool exhausted = errno == EMFILE || errno == ENFILE;
     result.failed = exhausted ? Reason::descriptors_exhausted : refused;

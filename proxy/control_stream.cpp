@@ -74,6 +74,8 @@ class WebSocketStream final : public ControlStream, public std::enable_shared_fr
     const std::string host = "postern-control";
     const std::string path(stream_path);
     const auto [ec] = co_await socket_.async_handshake(host, path, as_values);
+    // A ticket brings back the certificate that it was made with, which may have been denied since.
+    if (ec) TlsContext::forget_session(socket_.next_layer().ssl());
     if (ec) co_return Error{"the WebSocket was refused: " + ec.message() + "; is this port that of postern-control's stream?", ""};
     co_return Result<void>();
   }

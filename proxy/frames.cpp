@@ -24,6 +24,7 @@ std::string_view name_of(StatusDetail detail) {
     case StatusDetail::identity_rejected: return "identity_rejected";
     case StatusDetail::timeout: return "timeout";
     case StatusDetail::descriptors: return "descriptors";
+    case StatusDetail::identity_denied: return "identity_denied";
   }
   return "unknown";
 }
@@ -36,6 +37,7 @@ std::string_view name_of(ResetCode code) {
     case ResetCode::idle: return "idle";
     case ResetCode::drained: return "drained";
     case ResetCode::internal: return "internal";
+    case ResetCode::identity_denied: return "identity_denied";
   }
   return "unknown";
 }

@@ -29,10 +29,19 @@ enum class StatusDetail : std::uint8_t {
   identity_rejected = 4,
   timeout = 5,  // the application did not accept in time
   descriptors = 6,
+  identity_denied = 7,  // on the deny-list of the mesh
 };
 std::string_view name_of(StatusDetail detail);
 
-enum class ResetCode : std::uint8_t { application = 0, policy_changed = 1, truncated = 2, idle = 3, drained = 4, internal = 5 };
+enum class ResetCode : std::uint8_t {
+  application = 0,
+  policy_changed = 1,
+  truncated = 2,
+  idle = 3,
+  drained = 4,
+  internal = 5,
+  identity_denied = 6
+};
 std::string_view name_of(ResetCode code);
 
 inline constexpr std::size_t frame_header_bytes = 4;

@@ -12,6 +12,7 @@ MeshSettings effective(MeshSettings received, const MeshSettings& local) {
   nodes.insert(nodes.end(), local.node_addresses.begin(), local.node_addresses.end());
   std::sort(nodes.begin(), nodes.end());
   nodes.erase(std::unique(nodes.begin(), nodes.end()), nodes.end());
+  received.denied.add(local.denied);
   if (received.cluster_cidrs.empty()) received.cluster_cidrs = local.cluster_cidrs;
   return received;
 }
@@ -75,6 +76,9 @@ Update HeldPolicy::whole() const {
   if (parts_.allow_list) add("allow-list", encode(*parts_.allow_list));
   add("probes", encode_probes(parts_.probe_ports));
   add("nodes", encode_nodes(parts_.nodes));
+  if (parts_.trust_bundle) {
+    add(std::string(trust_bundle_name), encode_trust_bundle(parts_.trust_bundle->sequence, parts_.trust_bundle->roots));
+  }
   for (const auto& [id, set] : parts_.peer_sets) add(peer_set_resource_name(id), encode(set));
   for (const auto& [key, pod] : parts_.pods) add(pod_resource_name(key), encode(pod));
   for (const auto& [key, service] : parts_.services) add(service_resource_name(key), encode(service));

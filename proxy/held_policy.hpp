@@ -16,8 +16,8 @@ using AddressSet = std::unordered_set<IpAddress, IpAddressHash>;
 
 class HeldPolicy {
  public:
-  // `local` is the sidecar's own configuration: its trust domain must be the mesh's, its node addresses count too, and its cluster ranges
-  // count where the control plane names none.
+  // `local` is the sidecar's own configuration: its trust domain must be the mesh's, its node addresses and denied identities count too,
+  // and its cluster ranges count where the control plane names none.
   HeldPolicy(WorkloadKey self, MeshSettings local) : local_(std::move(local)) { parts_.self = std::move(self); }
 
   // Architecture section 5: a state that reaches less far than ours, in the same epoch, is never taken.

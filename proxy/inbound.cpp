@@ -81,6 +81,7 @@ Task<void> serve_plaintext(Worker& worker, Accepted accepted, SocketAddress orig
 
 StatusDetail status_detail(const Judgement& judgement) {
   if (judgement.reason == Reason::denied) return StatusDetail::no_rule;
+  if (judgement.reason == Reason::identity_denied) return StatusDetail::identity_denied;
   if (judgement.reason != Reason::identity_unknown) return StatusDetail::none;
   return judgement.detail == name_of(IdentityError::uid_mismatch) ? StatusDetail::uid_mismatch : StatusDetail::identity_unknown;
 }
@@ -91,6 +92,7 @@ bool send_status(PeerConnection& peer, StatusCode code, StatusDetail detail = St
 }
 
 bool refuse(Worker& worker, PeerConnection& peer, Record& record, const Judgement& judgement) {
+  if (judgement.reason == Reason::identity_denied) TlsContext::forget_session(peer.tls.ssl());
   if (peer.framed) send_status(peer, worker.snapshot ? StatusCode::denied : StatusCode::no_policy, status_detail(judgement));
   record.end(judgement.reason, judgement.detail);
   return false;
@@ -111,9 +113,11 @@ Task<bool> serve_stream(Worker& worker, PeerConnection& peer, SocketAddress orig
   const Connected app = co_await connect_socket(worker, original, stream, Reason::app_unreachable, Reason::app_timeout);
   if (!app.socket) {
     const StatusDetail detail = app.failed == Reason::app_timeout             ? StatusDetail::timeout
+                                : app.failed == Reason::identity_denied       ? StatusDetail::identity_denied
                                 : app.failed == Reason::descriptors_exhausted ? StatusDetail::descriptors
                                                                               : StatusDetail::none;
     const StatusCode code = app.failed == Reason::policy_changed          ? StatusCode::denied
+                            : app.failed == Reason::identity_denied       ? StatusCode::denied
                             : app.failed == Reason::descriptors_exhausted ? StatusCode::overloaded
                                                                           : StatusCode::app_unreachable;
     if (peer.framed) send_status(peer, code, detail);
@@ -254,7 +258,7 @@ void refuse_at_once(Worker& worker, const Accepted& accepted, const SocketAddres
 }  // namespace
 
 Task<void> serve_inbound(Worker& worker, Accepted accepted) {
-  const Worker::Admission admission(worker, Direction::inbound, accepted.source.address);
+  const Worker::Admission admission(worker, Direction::inbound, accepted.source);
   const auto original = original_destination(accepted.fd);
   if (!original) {
     refuse_at_once(worker, accepted, local_address(accepted.fd), Reason::no_original_destination);

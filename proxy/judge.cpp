@@ -1,6 +1,7 @@
 #include "proxy/judge.hpp"
 
 #include <algorithm>
+#include <string>
 
 #include "authz/topology.hpp"
 
@@ -30,7 +31,10 @@ Judgement ask_policy(const PolicySnapshot& snapshot, const ConnectionFacts& fact
   return judgement;
 }
 
+// Before anything else is asked: whoever is on the list is not to be told what it may do.
 Judgement judge_authenticated(const PolicySnapshot& snapshot, const ConnectionFacts& facts) {
+  const DeniedBy denied = snapshot.settings().denied.match(facts.identity->id.text(), facts.identity->serial);
+  if (denied != DeniedBy::nothing) return refuse(Reason::identity_denied, name_of(denied));
   const IdentityLookup found = snapshot.identify(facts.identity->id, facts.peer_address);
   if (found.workload == nullptr) return refuse(Reason::identity_unknown, name_of(found.error));
   // Whoever answers at a pod's address must be that pod: an address may have moved on to another one.
@@ -40,8 +44,19 @@ Judgement judge_authenticated(const PolicySnapshot& snapshot, const ConnectionFa
   return ask_policy(snapshot, facts, Peer{found.workload, facts.peer_address, true});
 }
 
+// By its record: whoever is on the list has no plaintext either. Only a mesh with such a list pays for the text.
+bool is_denied(const PolicySnapshot& snapshot, const Workload& pod) {
+  const DeniedIdentities& denied = snapshot.settings().denied;
+  if (denied.spiffe_ids.empty()) return false;
+  std::string id =
+      "spiffe://" + snapshot.settings().trust_domain.text() + "/ns/" + pod.ns + "/sa/" + pod.service_account + "/pod/" + pod.name;
+  if (!pod.uid.empty()) id += "/" + pod.uid;
+  return denied.match(id, {}) != DeniedBy::nothing;
+}
+
 Judgement judge_plaintext(const PolicySnapshot& snapshot, const ConnectionFacts& facts) {
   const Workload* peer = snapshot.workload_at(facts.peer_address);
+  if (peer != nullptr && is_denied(snapshot, *peer)) return refuse(Reason::identity_denied, name_of(DeniedBy::spiffe_id));
   const bool inbound = facts.direction == Direction::inbound;
   const MtlsMode mode = inbound ? snapshot.self().mtls_for(facts.port) : snapshot.self().mtls;
   const bool permissive = mode == MtlsMode::permissive;

@@ -30,7 +30,8 @@ struct Judgement {
   bool identity_by_address = false;  // permissive mode
 };
 
-// Architecture sections 2, 2b and 3. No allocation. A null snapshot refuses: nothing known means refused.
+// Architecture sections 2, 2b and 3. No allocation (but for plaintext where SPIFFE IDs are denied). A null snapshot refuses: nothing known
+// means refused.
 Judgement judge(const PolicySnapshot* snapshot, const ConnectionFacts& facts);
 
 // What may arrive from this source at this port (architecture section 2, inbound step 2).

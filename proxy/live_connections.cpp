@@ -26,7 +26,10 @@ void LiveConnections::wake() {
     connection.unlink();
     connection.checked_ = round_;
     connections_.push_back(connection);
-    if (connection.decided() && !judge(snapshot_.get(), connection.facts).allowed) connection.revoke(Reason::policy_changed);
+    if (!connection.decided()) continue;
+    const Judgement judgement = judge(snapshot_.get(), connection.facts);
+    if (judgement.allowed) continue;
+    connection.revoke(judgement.reason == Reason::identity_denied ? Reason::identity_denied : Reason::policy_changed);
   }
   loop_.make_ready(*this);
 }

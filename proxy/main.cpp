@@ -3,12 +3,14 @@
 
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/document_files.hpp"
 #include "base/log.hpp"
+#include "certs/private_key.hpp"
 #include "proxy/config.hpp"
 #include "proxy/redirect.hpp"
 #include "proxy/server.hpp"
@@ -24,6 +26,7 @@ constexpr std::string_view help =
     "pod's allow list, splices the bytes through and writes one access-log record.\n"
     "\n"
     "  --config FILE          read the configuration (YAML; docs/configuration.md)\n"
+    "  --config-env NAME      the configuration itself, in this environment variable (as the injector gives it)\n"
     "  --policy-dir DIR       policies and topology as manifests; instead of policyDir\n"
     "  --drain-period TIME    after SIGTERM, such as 30s; instead of drainPeriod\n"
     "  --log-level LEVEL      debug, info, warning or error; instead of logLevel\n"
@@ -51,6 +54,7 @@ int run(const std::vector<std::string_view>& arguments) {
   Config config;
   std::string overrides;  // as YAML, so that there is one parser for values
   std::string path;
+  std::string variable;
   bool check = false;
   bool print = false;
   for (std::size_t i = 0; i < arguments.size(); ++i) {
@@ -61,10 +65,12 @@ int run(const std::vector<std::string_view>& arguments) {
       check = true;
     } else if (flag == "--print-config") {
       print = true;
-    } else if (flag == "--config" || flag == "--policy-dir" || flag == "--drain-period" || flag == "--log-level") {
+    } else if (flag == "--config" || flag == "--config-env" || flag == "--policy-dir" || flag == "--drain-period" ||
+               flag == "--log-level") {
       if (++i == arguments.size()) return fail(std::string(flag) + " needs a value; see --help");
       const std::string value(arguments[i]);
       if (flag == "--config") path = value;
+      if (flag == "--config-env") variable = value;
       if (flag == "--policy-dir") overrides += "policyDir: '" + value + "'\n";
       if (flag == "--drain-period") overrides += "drainPeriod: " + value + "\n";
       if (flag == "--log-level") overrides += "logLevel: " + value + "\n";
@@ -72,7 +78,15 @@ int run(const std::vector<std::string_view>& arguments) {
       return fail("unknown argument " + std::string(flag) + "; see --help");
     }
   }
-  if (path.empty() && !print) return fail("--config FILE is needed; --print-config prints one to start from");
+  if (!path.empty() && !variable.empty()) return fail("--config and --config-env are two sources of one configuration; give one of them");
+  if (path.empty() && variable.empty() && !print) return fail("--config FILE is needed; --print-config prints one to start from");
+  if (!variable.empty()) {
+    const char* text = std::getenv(variable.c_str());
+    if (text == nullptr) return fail("--config-env " + variable + ": there is no such environment variable");
+    auto parsed = parse_config(text, "$" + variable);
+    if (!parsed) return fail(parsed.error().text());
+    config = std::move(*parsed);
+  }
   if (!path.empty()) {
     const auto text = read_file(path, 1U << 20);
     if (!text) return fail(text.error().text());
@@ -89,6 +103,7 @@ int run(const std::vector<std::string_view>& arguments) {
   if (auto valid = validate(config); !valid) return fail(valid.error().text());
   if (check) return 0;
 
+  if (auto forbidden = forbid_dumps(); !forbidden) return fail(forbidden.error().text());
   std::signal(SIGPIPE, SIG_IGN);  // splice(2) has no MSG_NOSIGNAL
   raise_descriptor_limit();
   Log log(config.log_level);
@@ -101,6 +116,7 @@ int run(const std::vector<std::string_view>& arguments) {
 }  // namespace postern
 
 int main(int argc, char** argv) {
+  if (!postern::wipe_key_memory()) return postern::fail("OpenSSL was in use before main");
   if (argc > 1 && std::string_view(argv[1]) == "redirect") return postern::redirect_main(argc - 1, argv + 1);
   return postern::run({argv + 1, argv + argc});
 }

@@ -204,8 +204,8 @@ Task<Attempt> open_stream(Outgoing& out, std::unique_ptr<PeerConnection> peer) {
     attempt.peer = std::move(peer);
     co_return attempt;
   }
-  if (attempt.reason == Reason::reset || attempt.reason == Reason::policy_changed) {
-    const std::array code{static_cast<std::uint8_t>(attempt.reason == Reason::reset ? ResetCode::application : ResetCode::policy_changed)};
+  if (attempt.reason == Reason::reset || attempt.reason == Reason::policy_changed || attempt.reason == Reason::identity_denied) {
+    const std::array code{static_cast<std::uint8_t>(reset_code(attempt.reason))};
     if (peer->tls.can_write()) peer->send_control(FrameType::reset, code);
   }
   close_gracefully(out.worker, std::move(peer));
@@ -235,6 +235,7 @@ Task<Attempt> reach_endpoint(Outgoing& out, bool framed, bool may_recycle) {
   }
   const Judgement judgement = judge_peer(out, *peer);
   if (!judgement.allowed) {
+    if (judgement.reason == Reason::identity_denied) TlsContext::forget_session(peer->tls.ssl());
     close_gracefully(worker, std::move(peer));
     Attempt attempt = failed(judgement.reason, judgement.detail);
     const bool other = judgement.reason == Reason::identity_mismatch || judgement.reason == Reason::identity_unknown;
@@ -354,7 +355,7 @@ Reason refusal(const Config& config, const Destination& destination) {
 }  // namespace
 
 Task<void> serve_outbound(Worker& worker, Accepted accepted) {
-  const Worker::Admission admission(worker, Direction::outbound, accepted.source.address);
+  const Worker::Admission admission(worker, Direction::outbound, accepted.source);
   Record record(worker, Direction::outbound, accepted.source, accepted.at);
   const auto original = original_destination(accepted.fd);
   Socket app(worker.loop, accepted.fd, true);

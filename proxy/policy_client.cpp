@@ -1,7 +1,5 @@
 #include "proxy/policy_client.hpp"
 
-#include <pthread.h>
-
 #include <algorithm>
 #include <atomic>
 #include <boost/asio/as_tuple.hpp>
@@ -15,7 +13,10 @@
 #include <random>
 #include <thread>
 
+#include "base/thread.hpp"
+#include "certs/trust_bundle.hpp"
 #include "proxy/control_stream.hpp"
+#include "proxy/host_port.hpp"
 #include "proxy/policy_state.hpp"
 
 namespace postern {
@@ -36,14 +37,6 @@ constexpr std::chrono::seconds not_ready_within{3};      // and then another rep
 constexpr milliseconds between_writes{250};              // of the state file
 constexpr std::chrono::seconds say_again_after{60};      // that the control plane cannot be reached
 constexpr std::size_t looked_up_max = 2048;              // beyond it, those without a connection are forgotten
-
-// "host:port" or "[v6]:port", split. The configuration has been checked.
-std::pair<std::string, std::string> split_address(const std::string& text) {
-  const auto colon = text.rfind(':');
-  std::string host = text.substr(0, colon);
-  if (host.size() > 2 && host.front() == '[') host = host.substr(1, host.size() - 2);
-  return {host, text.substr(colon + 1)};
-}
 
 std::string seconds_text(double seconds) { return std::to_string(static_cast<std::int64_t>(seconds)); }
 
@@ -70,10 +63,7 @@ class PolicyClient::Impl {
   void load_state();
   void start() {
     asio::co_spawn(io_, run(), asio::detached);
-    thread_ = std::thread([this] {
-      pthread_setname_np(pthread_self(), "policy");
-      io_.run();
-    });
+    thread_ = start_without_signals("policy", [this] { io_.run(); });
   }
   void adopt_identity(const X509ContextPtr& identity) {
     asio::post(io_, [this, identity] { take_identity(identity); });
@@ -98,6 +88,8 @@ class PolicyClient::Impl {
   void confirm();
   void save_soon();
   void save();
+  Result<void> check_trust_bundle(const Update& update) const;
+  std::function<void()> after_roots(std::function<void()> done);
   void refuse(std::uint64_t nonce, const std::string& reason);
   void say_unreachable(const std::string& address, const std::string& error);
   double confirmed_seconds_ago() const {
@@ -109,8 +101,9 @@ class PolicyClient::Impl {
   Log& log_;
   const SpiffeId control_;
   HeldPolicy held_;
-  std::uint64_t generation_ = 0;  // of the newest snapshot handed out
-  std::uint64_t enforced_ = 0;    // of the newest one that is in force
+  std::uint64_t generation_ = 0;     // of the newest snapshot handed out
+  std::uint64_t enforced_ = 0;       // of the newest one that is in force
+  std::uint64_t roots_adopted_ = 0;  // the sequence of the newest trust bundle handed out
   X509ContextPtr identity_;
   std::shared_ptr<const TlsContext> tls_;
   std::uint64_t tls_generation_ = 0;
@@ -171,7 +164,37 @@ void PolicyClient::Impl::load_state() {
   const std::uint64_t generation = ++generation_;
   confirmed_ = state->written_at.time_since_epoch().count();
   log_.info("policy_state_loaded", {{"generation", std::to_string(generation)}, {"age_s", seconds_text(confirmed_seconds_ago())}});
-  receiver_.enforce(*snapshot, [this, generation] { asio::post(io_, [this, generation] { enforced(0, 0, generation); }); });
+  receiver_.enforce(*snapshot, after_roots([this, generation] { asio::post(io_, [this, generation] { enforced(0, 0, generation); }); }));
+}
+
+// The roots that an update brings must be readable, or the whole update is refused.
+Result<void> PolicyClient::Impl::check_trust_bundle(const Update& update) const {
+  for (const ResourcePtr& resource : update.resources) {
+    if (resource->name != trust_bundle_name) continue;
+    SnapshotParts parts;
+    if (auto read = decode_into(parts, *resource); !read) return read.error();
+    const auto bundle = TrustBundle::parse(parts.trust_bundle->roots, config_.mesh.trust_domain);
+    if (!bundle) return Error{bundle.error().text(), std::string(trust_bundle_name)};
+  }
+  return {};
+}
+
+// `done`, when every worker also has the trust bundle that is held now. Called when the workers have the policy.
+std::function<void()> PolicyClient::Impl::after_roots(std::function<void()> done) {
+  const auto& bundle = held_.parts().trust_bundle;
+  if (!bundle || bundle->sequence <= roots_adopted_) return done;
+  roots_adopted_ = bundle->sequence;
+  struct Both {
+    std::atomic<int> left{2};
+    std::function<void()> done;
+  };
+  const auto both = std::make_shared<Both>();
+  both->done = std::move(done);
+  const auto one_of_them = [both] {
+    if (both->left.fetch_sub(1) == 1) both->done();
+  };
+  receiver_.adopt_roots({bundle->sequence, bundle->roots}, one_of_them);
+  return one_of_them;
 }
 
 asio::awaitable<void> PolicyClient::Impl::wait(milliseconds time) {
@@ -204,7 +227,7 @@ asio::awaitable<std::vector<tcp::endpoint>> PolicyClient::Impl::candidates() {
   std::vector<tcp::endpoint> endpoints;
   tcp::resolver resolver(io_);
   for (const std::string& address : config_.control.addresses) {
-    const auto [host, port] = split_address(address);
+    const auto [host, port] = split_host_port(address);
     const auto resolved = co_await resolver.async_resolve(host, port, as_values);
     const boost::system::error_code ec = std::get<0>(resolved);
     if (ec) say_unreachable(address, "its name cannot be resolved: " + ec.message());
@@ -300,7 +323,9 @@ bool PolicyClient::Impl::handle_update(const Update& update) {
   if (held_.is_new_epoch(update.mark)) {
     log_.warning("policy_epoch_changed", {{"from", held_.mark().epoch}, {"to", update.mark.epoch}});
   }
-  auto snapshot = held_.apply(update, generation_ + 1, system_clock::now());
+  const auto roots = check_trust_bundle(update);
+  auto snapshot =
+      roots ? held_.apply(update, generation_ + 1, system_clock::now()) : Result<std::shared_ptr<const PolicySnapshot>>(roots.error());
   if (!snapshot) {
     refuse(update.nonce, snapshot.error().text());
     return true;
@@ -313,9 +338,9 @@ bool PolicyClient::Impl::handle_update(const Update& update) {
     return true;
   }
   const std::uint64_t generation = ++generation_;
-  receiver_.enforce(*snapshot, [this, stream, generation, nonce = update.nonce] {
+  receiver_.enforce(*snapshot, after_roots([this, stream, generation, nonce = update.nonce] {
     asio::post(io_, [this, stream, generation, nonce] { enforced(stream, nonce, generation); });
-  });
+  }));
   return true;
 }
 
@@ -352,8 +377,9 @@ void PolicyClient::Impl::take_identity(const X509ContextPtr& identity) {
   settings.tcp_end_is_enough = true;  // a WebSocket has a closing handshake of its own
   auto context = TlsContext::make(identity, settings, sessions_, ++tls_generation_);
   if (!context) return log_.error("identity_rejected", {{"error", context.error().text()}, {"for", "the stream from the control plane"}});
+  if (tls_) tls_->retire();
   tls_ = std::make_shared<const TlsContext>(std::move(*context));
-  identity_ = identity;
+  identity_ = without_key(*identity);
   changed_.cancel();
   if (!stream_ || !stream_identity_) return;
   // A stream outlives the rotation of the SVID that it was made with, but not that SVID.
@@ -424,7 +450,7 @@ void PolicyClient::Impl::say_unreachable(const std::string& address, const std::
           ? "nothing answers there: where the cluster's network plugin enforces NetworkPolicies, too, one that isolates " + self +
                 " for egress cuts it off from the control plane; add a NetworkPolicy that allows this pod egress to the pods of "
                 "postern-control on TCP port " +
-                split_address(address).second + " and to the cluster's DNS"
+                split_host_port(address).second + " and to the cluster's DNS"
           : "see control.addresses, and whether postern-control runs there";
   log_.warning("control_unreachable",
                {{"address", address},

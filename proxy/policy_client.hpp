@@ -23,6 +23,9 @@ class PolicyReceiver {
   // Hands the snapshot to every worker; `enforced` is called, on any thread, when each has adopted it and decided its live connections
   // again.
   virtual void enforce(std::shared_ptr<const PolicySnapshot> snapshot, std::function<void()> enforced) = 0;
+  // Hands the mesh's roots to the source of the identity; `adopted` is called, on any thread, when every worker verifies with them (at once
+  // where that source has its roots from elsewhere).
+  virtual void adopt_roots(NumberedBundle roots, std::function<void()> adopted) = 0;
   // What could not be taken, for people; empty: all is well again.
   virtual void policy_refused(const std::string& error) = 0;
   // The addresses of the other ends of live connections, gathered from the workers; `answer` is called on any thread.

@@ -1,18 +1,9 @@
 #include "proxy/policy_state.hpp"
 
-#include <fcntl.h>
-#include <linux/magic.h>
 #include <openssl/evp.h>
-#include <sys/stat.h>
-#include <sys/statfs.h>
-#include <unistd.h>
 
 #include <array>
-#include <cerrno>
 #include <charconv>
-#include <cstring>
-
-#include "base/descriptor.hpp"
 
 namespace postern {
 
@@ -44,8 +35,6 @@ std::optional<std::string_view> take_line(std::string_view& text) {
   text.remove_prefix(end + 1);
   return line;
 }
-
-Error errno_error(std::string_view what, const std::string& path) { return Error{std::string(what) + ": " + std::strerror(errno), path}; }
 
 }  // namespace
 
@@ -83,59 +72,6 @@ Result<void> check_age(const PolicyState& state, system_clock::time_point now, m
   if (age <= max_age) return {};
   const auto limit = std::chrono::duration_cast<std::chrono::seconds>(max_age);
   return Error{"it is " + std::to_string(age.count()) + " s old; control.maxPolicyAge allows " + std::to_string(limit.count()) + " s", ""};
-}
-
-Result<std::optional<std::string>> read_policy_state(const std::string& folder) {
-  const std::string path = folder + "/" + std::string(policy_state_name);
-  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
-  if (file.get() < 0 && errno == ENOENT) return std::optional<std::string>();
-  if (file.get() < 0) return errno_error("cannot be opened", path);
-  struct stat status {};
-  if (fstat(file.get(), &status) != 0) return errno_error("cannot be read", path);
-  if (!S_ISREG(status.st_mode)) return Error{"not a regular file", path};
-  if (status.st_uid != geteuid() || (status.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
-    return Error{"others than its owner may touch it; expected mode 0600 and this process's user as owner", path};
-  }
-  if (static_cast<std::size_t>(status.st_size) > policy_state_bytes) return Error{"too long", path};
-  std::string bytes(static_cast<std::size_t>(status.st_size), '\0');
-  std::size_t got = 0;
-  while (got < bytes.size()) {
-    const ssize_t n = ::read(file.get(), bytes.data() + got, bytes.size() - got);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return errno_error("cannot be read", path);
-    if (n == 0) break;
-    got += static_cast<std::size_t>(n);
-  }
-  bytes.resize(got);
-  return std::optional<std::string>(std::move(bytes));
-}
-
-Result<void> write_policy_state(const std::string& folder, std::string_view bytes) {
-  const std::string path = folder + "/" + std::string(policy_state_name);
-  const std::string temporary = path + ".new";
-  ::unlink(temporary.c_str());  // of a process that was killed while it wrote
-  {
-    const Descriptor file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
-    if (file.get() < 0) return errno_error("cannot be created", temporary);
-    while (!bytes.empty()) {
-      const ssize_t n = ::write(file.get(), bytes.data(), bytes.size());
-      if (n < 0 && errno == EINTR) continue;
-      if (n <= 0) {
-        Error error = errno_error("cannot be written", temporary);
-        ::unlink(temporary.c_str());
-        return error;
-      }
-      bytes.remove_prefix(static_cast<std::size_t>(n));
-    }
-  }
-  if (::rename(temporary.c_str(), path.c_str()) != 0) return errno_error("cannot be replaced", path);
-  return {};
-}
-
-bool is_memory_backed(const std::string& folder) {
-  struct statfs status {};
-  if (statfs(folder.c_str(), &status) != 0) return false;
-  return status.f_type == TMPFS_MAGIC || status.f_type == RAMFS_MAGIC;
 }
 
 }  // namespace postern

@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include "authz/stream_messages.hpp"
+#include "proxy/state_file.hpp"
 
 namespace postern {
 
@@ -30,11 +31,12 @@ Result<PolicyState> decode_policy_state(std::string_view bytes);
 // maxPolicyAge, by the time at which the state was confirmed last. A time in the future says nothing about its age: it counts as too old.
 Result<void> check_age(const PolicyState& state, std::chrono::system_clock::time_point now, std::chrono::milliseconds max_age);
 
-// Nothing: there is no file. Refuses a file that is not a regular one, is too long, or that others than its owner (this user) may touch.
-Result<std::optional<std::string>> read_policy_state(const std::string& folder);
-// Written to a temporary (0600) and renamed.
-Result<void> write_policy_state(const std::string& folder, std::string_view bytes);
-// Whether the folder lives in memory (tmpfs, ramfs): elsewhere the state would outlive the pod's memory on disk.
-bool is_memory_backed(const std::string& folder);
+// The file's bytes, and its replacement: see proxy/state_file.hpp.
+inline Result<std::optional<std::string>> read_policy_state(const std::string& folder) {
+  return read_state_file(folder, policy_state_name, policy_state_bytes);
+}
+inline Result<void> write_policy_state(const std::string& folder, std::string_view bytes) {
+  return write_state_file(folder, policy_state_name, bytes);
+}
 
 }  // namespace postern

@@ -25,6 +25,7 @@ enum class Reason : std::uint8_t {
   certificate_required,  // the peer presented none
   identity_rejected,     // the certificate or SPIFFE ID is not acceptable (access log: detail)
   identity_unknown,      // verified, but no such workload (deleted pod, other account, other address)
+  identity_denied,       // refused by the mesh's deny-list (detail: serial or spiffe_id)
   identity_mismatch,     // outbound: somebody else answered
   svid_missing,          // we have no valid SVID: fail closed
   alpn_mismatch,         // no common postern/* version

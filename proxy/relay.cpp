@@ -7,16 +7,15 @@
 
 namespace postern {
 
-namespace {
 ResetCode reset_code(Reason reason) {
   if (reason == Reason::policy_changed) return ResetCode::policy_changed;
+  if (reason == Reason::identity_denied) return ResetCode::identity_denied;
   if (reason == Reason::truncated) return ResetCode::truncated;
   if (reason == Reason::idle) return ResetCode::idle;
   if (reason == Reason::drained || reason == Reason::shutdown) return ResetCode::drained;
   if (reason == Reason::reset) return ResetCode::application;
   return ResetCode::internal;
 }
-}  // namespace
 
 Relay::Relay(EventLoop& loop, Watch& app, Watch& peer, std::chrono::milliseconds idle_limit)
     : loop_(loop), app_watch_(app), peer_watch_(peer), idle_limit_(idle_limit), idle_timer_(loop, [this] {
@@ -237,6 +236,8 @@ bool TlsRelay::control_frame(const FramePiece& piece, std::span<const std::uint8
     const auto code = static_cast<ResetCode>(piece.payload[0]);
     if (code == ResetCode::policy_changed) {
       finish(Reason::policy_changed, false, "peer");
+    } else if (code == ResetCode::identity_denied) {
+      finish(Reason::identity_denied, false, "peer");
     } else {
       finish(code == ResetCode::truncated ? Reason::truncated : Reason::reset, false, name_of(code));
     }

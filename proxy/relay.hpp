@@ -22,6 +22,9 @@ struct WorkerBuffers {
   std::vector<std::uint8_t> frame = std::vector<std::uint8_t>(frames * frame_bytes_max + frame_header_bytes);
 };
 
+// What RESET tells the other side of this reason (docs/wire.md).
+ResetCode reset_code(Reason reason);
+
 // How a relay ended, as this side saw it. `app` is the socket's end, `peer` the other one.
 struct RelayEnd {
   Reason reason = Reason::internal_error;

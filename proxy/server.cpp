@@ -7,9 +7,11 @@
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <random>
+
+#include "proxy/identity_source.hpp"
 
 namespace postern {
 
@@ -45,9 +47,11 @@ Result<std::unique_ptr<Server>> Server::make(Config config, Log& log) {
   auto access_log = AccessLog::open(server->config_, counters);
   if (!access_log) return access_log.error();
   server->access_log_ = std::move(*access_log);
+  server->source_ports_ = SourcePorts::of_this_namespace();
   server->wakeup_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   for (std::uint32_t i = 0; i < server->config_.workers; ++i) {
     server->units_.push_back(std::make_unique<Unit>(i, server->config_, *server->access_log_, log, *counters[i]));
+    server->units_.back()->worker.source_ports = std::make_unique<SourcePortTurn>(*server->source_ports_, std::random_device{}());
   }
   if (server->config_.tls.resumption) server->sessions_ = std::make_shared<SessionCache>(server->config_.tls.session_cache_entries);
   if (auto started = server->start_sources(); !started) return started.error();
@@ -59,12 +63,9 @@ Result<std::unique_ptr<Server>> Server::make(Config config, Log& log) {
 }
 
 Result<void> Server::start_sources() {
-  if (!config_.identity.certificate.empty()) {
-    auto source = FileSource::make({config_.identity.certificate, config_.identity.key, config_.identity.bundle});
-    if (!source) return source.error();
-    identity_source_ = std::move(*source);
-    read_identity();
-  }
+  auto identities = make_identity_source(config_, log_);
+  if (!identities) return identities.error();
+  identity_source_ = std::move(*identities);
   if (!config_.policy_dir.empty()) {
     auto source = PolicyDirectory::make(config_.policy_dir, {config_.workload.ns, config_.workload.name}, config_.mesh);
     if (!source) return source.error();
@@ -76,8 +77,8 @@ Result<void> Server::start_sources() {
     if (!client) return client.error();
     policy_client_ = std::move(*client);
     for (const std::unique_ptr<Unit>& unit : units_) unit->worker.lookups = &policy_client_->lookups();
-    if (const auto svid = identity()) policy_client_->adopt_identity(svid);
   }
+  if (identity_source_) read_identity();  // now that everybody who needs the key is there
   return {};
 }
 
@@ -152,6 +153,7 @@ Reason Server::supervise() {
     }
     std::uint64_t count = 0;
     if (read(wakeup_, &count, sizeof count) > 0 && drain_asked_.exchange(false)) begin_drain();
+    take_roots();
     if (identity_source_ && (fds[2].revents != 0 || ready == 0)) read_identity();
     if (policy_source_ && fds[3].revents != 0) {
       policy_source_->drain();
@@ -193,6 +195,11 @@ void Server::stop_workers(Reason reason) {
 
 void Server::read_identity() {
   auto read = identity_source_->poll();
+  {
+    const std::lock_guard lock(mutex_);
+    identity_facts_.source = identity_source_->describe();
+    identity_facts_.next_renewal = identity_source_->next_renewal();
+  }
   for (const std::string& warning : identity_source_->take_warnings()) log_.warning("identity_warning", {{"what", warning}});
   if (!read) return;
   if (!*read) {
@@ -201,7 +208,7 @@ void Server::read_identity() {
     log_.error("identity_rejected",
                {{"error", text}, {"kept", identity() ? "the last good SVID" : "none: no mTLS connection is possible"}});
     const std::lock_guard lock(mutex_);
-    identity_error_ = text;
+    identity_facts_.error = text;
     return;
   }
   publish_identity(**read);
@@ -219,18 +226,19 @@ void Server::publish_identity(const X509ContextPtr& next) {
       identity_rejected_.fetch_add(1);
       log_.error("identity_rejected", {{"error", context.error().text()}});
       const std::lock_guard lock(mutex_);
-      identity_error_ = context.error().text();
+      identity_facts_.error = context.error().text();
       return;
     }
     contexts.push_back(std::make_shared<const TlsContext>(std::move(*context)));
   }
+  const X509ContextPtr shown = without_key(*next);  // the key lives with those who make connections, and nowhere else
   {
     const std::lock_guard lock(mutex_);
-    identity_ = next;
-    identity_error_.clear();
+    identity_ = shown;
+    identity_facts_.error.clear();
   }
   for (std::size_t i = 0; i < units_.size(); ++i) {
-    units_[i]->worker.post([worker = &units_[i]->worker, context = contexts[i], next] { worker->adopt_identity(context, next); });
+    units_[i]->worker.post([worker = &units_[i]->worker, context = contexts[i], shown] { worker->adopt_identity(context, shown); });
   }
   if (policy_client_) policy_client_->adopt_identity(next);
   log_.info("identity_adopted", {{"spiffe_id", next->svid.id.text()}, {"serial", next->svid.serial}});

@@ -9,9 +9,10 @@
 #include <thread>
 #include <vector>
 
-#include "certs/file_source.hpp"
+#include "certs/svid_source.hpp"
 #include "proxy/access_log.hpp"
 #include "proxy/admin.hpp"
+#include "proxy/identity_json.hpp"
 #include "proxy/listener.hpp"
 #include "proxy/policy_client.hpp"
 #include "proxy/policy_directory.hpp"
@@ -40,9 +41,11 @@ class Server final : private AdminBackend, private PolicyReceiver {
   void read_identity();
   void read_policy();
   void publish_identity(const X509ContextPtr& identity);
+  void take_roots();
 
   // PolicyReceiver, called from the policy client's thread; and for policy from files.
   void enforce(std::shared_ptr<const PolicySnapshot> snapshot, std::function<void()> enforced) override;
+  void adopt_roots(NumberedBundle roots, std::function<void()> adopted) override;
   void policy_refused(const std::string& error) override;
   void peers_in_use(std::function<void(AddressSet)> answer) override;
 
@@ -68,9 +71,10 @@ class Server final : private AdminBackend, private PolicyReceiver {
   Log& log_;
   std::vector<std::unique_ptr<WorkerCounters>> counters_;
   std::unique_ptr<AccessLog> access_log_;
+  std::unique_ptr<SourcePorts> source_ports_;
   std::vector<std::unique_ptr<Unit>> units_;
   std::shared_ptr<SessionCache> sessions_;
-  std::unique_ptr<FileSource> identity_source_;
+  std::unique_ptr<SvidSource> identity_source_;
   std::unique_ptr<PolicyDirectory> policy_source_;  // or policy_client_; or none
   std::unique_ptr<AdminServer> admin_;
   std::uint64_t tls_generation_ = 0;
@@ -80,9 +84,10 @@ class Server final : private AdminBackend, private PolicyReceiver {
 
   // Shared with the admin thread.
   mutable std::mutex mutex_;
+  std::vector<std::pair<NumberedBundle, std::function<void()>>> roots_to_adopt_;
   std::shared_ptr<const PolicySnapshot> snapshot_;
   X509ContextPtr identity_;
-  std::string identity_error_;
+  IdentityFacts identity_facts_;
   std::string policy_error_;
   std::vector<std::string> policy_warnings_;
   std::atomic<bool> draining_{false};

@@ -6,6 +6,7 @@
 #include <future>
 
 #include "authz/topology.hpp"
+#include "proxy/identity_json.hpp"
 #include "proxy/server_unit.hpp"
 
 namespace postern {
@@ -49,7 +50,7 @@ json::object direction_json(const AllowList& list, const AllowDirection& directi
 Readiness Server::readiness() {
   if (draining_) return {false, "draining"};
   const auto id = identity();
-  if (!id) return {false, "no SVID: " + (identity_error_.empty() ? std::string("none configured") : identity_error_)};
+  if (!id) return {false, "no SVID: " + (identity_facts_.error.empty() ? std::string("none configured") : identity_facts_.error)};
   if (id->svid.not_after <= std::chrono::system_clock::now()) return {false, "the SVID has expired"};
   if (!snapshot()) {
     const std::string source = policy_client_ ? ": the control plane has not been reached" : policy_source_ ? "" : ": none configured";
@@ -123,20 +124,8 @@ std::string Server::allow_list_json() {
 
 std::string Server::identities_json() {
   const auto current = identity();
-  json::object out;
-  {
-    const std::lock_guard lock(mutex_);
-    out["error"] = identity_error_;
-  }
-  out["source"] = config_.identity.certificate;
-  if (current) {
-    out["spiffe_id"] = current->svid.id.text();
-    out["serial"] = current->svid.serial;
-    out["not_before"] = static_cast<std::int64_t>(unix_seconds(current->svid.not_before));
-    out["not_after"] = static_cast<std::int64_t>(unix_seconds(current->svid.not_after));
-    out["trust_bundles"] = current->bundles.size();
-  }
-  return json::serialize(out);
+  const std::lock_guard lock(mutex_);
+  return identity_json(current.get(), identity_facts_);
 }
 
 void Server::drain() {

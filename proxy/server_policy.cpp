@@ -1,6 +1,8 @@
 // Where policy comes from and goes to: a directory or the control plane's stream, and every worker.
 #include "proxy/server_unit.hpp"
 
+#include <unistd.h>
+
 namespace postern {
 
 void Server::read_policy() {
@@ -43,6 +45,38 @@ void Server::enforce(std::shared_ptr<const PolicySnapshot> next, std::function<v
         if (*done) (*done)();
       });
     });
+  }
+}
+
+void Server::adopt_roots(NumberedBundle roots, std::function<void()> adopted) {
+  {
+    const std::lock_guard lock(mutex_);
+    roots_to_adopt_.emplace_back(std::move(roots), std::move(adopted));
+  }
+  const std::uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = ::write(wakeup_, &one, sizeof one);  // the main thread owns the source
+}
+
+// On the main thread. What the source makes of the roots is with the workers before `adopted` is.
+void Server::take_roots() {
+  std::vector<std::pair<NumberedBundle, std::function<void()>>> waiting;
+  {
+    const std::lock_guard lock(mutex_);
+    waiting.swap(roots_to_adopt_);
+  }
+  for (auto& [roots, adopted] : waiting) {
+    if (identity_source_) {
+      const auto taken = identity_source_->adopt_roots(roots);
+      if (!taken) log_.error("trust_bundle_rejected", {{"error", taken.error().text()}});
+      read_identity();
+    }
+    const auto left = std::make_shared<std::atomic<std::size_t>>(units_.size());
+    const auto done = std::make_shared<const std::function<void()>>(std::move(adopted));
+    for (const std::unique_ptr<Unit>& unit : units_) {
+      unit->worker.post([left, done] {
+        if (left->fetch_sub(1) == 1) (*done)();
+      });
+    }
   }
 }
 

@@ -94,12 +94,31 @@ void set_tcp_options(int fd, const Config& config) {
   set(IPPROTO_TCP, TCP_KEEPCNT, static_cast<int>(config.tcp.keepalive_probes));
 }
 
-int open_client_socket(const SocketAddress& to, const Config& config, bool& connected) {
+namespace {
+
+// Binds to any address and that port; sockets to different destinations may share it.
+bool bind_port(int fd, int family, Port port) {
+  const IpAddress any = *IpAddress::parse(family == AF_INET ? "0.0.0.0" : "::");
+  sockaddr_storage address;
+  const socklen_t length = to_sockaddr({any, port}, address);
+  const int one = 1;
+  return setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) == 0 &&
+         bind(fd, reinterpret_cast<const sockaddr*>(&address), length) == 0;
+}
+
+// From that port (none: of the kernel's choice). -1 with errno; EADDRNOTAVAIL and EADDRINUSE: this port is taken.
+int connect_from(std::optional<Port> from, const SocketAddress& to, const Config& config, bool& connected) {
   sockaddr_storage address;
   const socklen_t length = to_sockaddr(to, address);
   const int fd = socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
   if (fd < 0) return -1;
   set_tcp_options(fd, config);
+  if (from && !bind_port(fd, address.ss_family, *from)) {
+    const int error = errno;
+    close(fd);
+    errno = error;
+    return -1;
+  }
   connected = connect(fd, reinterpret_cast<const sockaddr*>(&address), length) == 0;
   if (!connected && errno == EINPROGRESS) {
     // Over loopback the handshake is over by now: asking again says so, and saves a turn of the loop.
@@ -112,6 +131,20 @@ int open_client_socket(const SocketAddress& to, const Config& config, bool& conn
   close(fd);
   errno = error;
   return -1;
+}
+
+}  // namespace
+
+int open_client_socket(const SocketAddress& to, const Config& config, SourcePortTurn* ports, std::chrono::steady_clock::time_point now,
+                       bool& connected) {
+  constexpr int tries = 8;
+  for (int i = 0; ports != nullptr && i < tries; ++i) {
+    const std::optional<Port> from = ports->next(now);
+    if (!from) break;
+    const int fd = connect_from(from, to, config, connected);
+    if (fd >= 0 || (errno != EADDRNOTAVAIL && errno != EADDRINUSE)) return fd;
+  }
+  return connect_from(std::nullopt, to, config, connected);
 }
 
 int open_listener(const SocketAddress& at, const Config& config) {

@@ -11,6 +11,7 @@
 #include "base/ip.hpp"
 #include "proxy/config.hpp"
 #include "proxy/event_loop.hpp"
+#include "proxy/source_ports.hpp"
 
 namespace postern {
 
@@ -58,8 +59,10 @@ class Socket {
   Watch watch_;
 };
 
-// Starts a non-blocking connection; -1 with errno. Sets TCP_NODELAY and keepalive.
-int open_client_socket(const SocketAddress& to, const Config& config, bool& connected);
+// Starts a non-blocking connection; -1 with errno. Sets TCP_NODELAY and keepalive. The local port is the next of `ports` that is free;
+// where `ports` is null, or has none at once, the kernel chooses.
+int open_client_socket(const SocketAddress& to, const Config& config, SourcePortTurn* ports, std::chrono::steady_clock::time_point now,
+                       bool& connected);
 void set_tcp_options(int fd, const Config& config);
 
 // A listening socket on the address, with SO_REUSEPORT; accepted sockets inherit its TCP options. -1 with errno.

@@ -43,6 +43,7 @@ void Worker::adopt_policy(std::shared_ptr<const PolicySnapshot> next, std::funct
 }
 
 void Worker::adopt_identity(std::shared_ptr<const TlsContext> context, std::shared_ptr<const X509Context> next) {
+  if (tls) tls->retire();  // handshakes that are under way have the key that they began with
   tls = std::move(context);
   identity = std::move(next);
   pool.clear();
@@ -76,8 +77,14 @@ Reason Worker::may_admit(Direction direction, const IpAddress& source) const {
   return at != per_source_.end() && at->second >= share(per_source) ? Reason::too_many_from_source : Reason::finished;
 }
 
+// Before the port can be given to anybody again.
+void Worker::source_ended(Direction direction, const SocketAddress& source) {
+  if (direction == Direction::outbound && source_ports) source_ports->ports().ended(source.port, loop.now());
+}
+
 void Worker::shed(Direction direction, Reason reason, const SocketAddress& source) {
   counters.shed[static_cast<std::size_t>(reason)].add();
+  source_ended(direction, source);
   ++shed_since_line_;
   if (loop.now() - last_shed_line_ < std::chrono::seconds(10)) return;
   last_shed_line_ = loop.now();
@@ -98,17 +105,18 @@ void Worker::report_exception(std::exception_ptr exception) {
   }
 }
 
-Worker::Admission::Admission(Worker& worker, Direction direction, const IpAddress& source)
+Worker::Admission::Admission(Worker& worker, Direction direction, const SocketAddress& source)
     : worker_(worker), direction_(direction), source_(source) {
   worker_.task_started();
   ++worker_.connections_;
-  if (direction_ == Direction::inbound && worker_.config.limits.max_connections_per_source > 0) ++worker_.per_source_[source_];
+  if (direction_ == Direction::inbound && worker_.config.limits.max_connections_per_source > 0) ++worker_.per_source_[source_.address];
 }
 
 Worker::Admission::~Admission() {
+  worker_.source_ended(direction_, source_);
   --worker_.connections_;
   if (direction_ == Direction::inbound && worker_.config.limits.max_connections_per_source > 0) {
-    const auto at = worker_.per_source_.find(source_);
+    const auto at = worker_.per_source_.find(source_.address);
     if (--at->second == 0) worker_.per_source_.erase(at);
   }
   worker_.task_ended();

@@ -14,6 +14,7 @@
 #include "proxy/event_loop.hpp"
 #include "proxy/live_connections.hpp"
 #include "proxy/plain_relay.hpp"
+#include "proxy/source_ports.hpp"
 
 namespace postern {
 
@@ -72,13 +73,15 @@ class Worker {
   std::shared_ptr<const PolicySnapshot> snapshot;  // null: no policy yet
   std::shared_ptr<const TlsContext> tls;           // null: no SVID yet
   std::shared_ptr<const X509Context> identity;
-  Lookups* lookups = nullptr;    // null: there is no control plane to ask
-  std::uint32_t pick = 0;        // turns through a Service's endpoints
-  std::uint32_t handshakes = 0;  // under way
-  std::uint32_t lingering = 0;   // being closed gracefully
+  std::unique_ptr<SourcePortTurn> source_ports;  // null: the kernel chooses
+  Lookups* lookups = nullptr;                    // null: there is no control plane to ask
+  std::uint32_t pick = 0;                        // turns through a Service's endpoints
+  std::uint32_t handshakes = 0;                  // under way
+  std::uint32_t lingering = 0;                   // being closed gracefully
 
  private:
   friend class Admission;
+  void source_ended(Direction direction, const SocketAddress& source);
   std::uint32_t share(std::uint32_t whole) const;  // of a bound that holds for all workers together
 
   std::uint32_t tasks_ = 0;
@@ -93,7 +96,7 @@ class Worker {
 
 class Worker::Admission {
  public:
-  Admission(Worker& worker, Direction direction, const IpAddress& source);
+  Admission(Worker& worker, Direction direction, const SocketAddress& source);
   ~Admission();
   Admission(const Admission&) = delete;
   Admission& operator=(const Admission&) = delete;
@@ -101,7 +104,7 @@ class Worker::Admission {
  private:
   Worker& worker_;
   Direction direction_;
-  IpAddress source_;
+  SocketAddress source_;
 };
 
 }  // namespace postern

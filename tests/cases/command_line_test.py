@@ -68,6 +68,30 @@ class CommandLine(unittest.TestCase):
         self.refused(["check", "--manifests", MANIFESTS, "--deep"], "no option '--deep'")
         self.refused(["check", "--manifests", MANIFESTS, "more"], "unexpected argument 'more'")
 
+    def test_inject(self):
+        roots = self.file("roots.pem", "-----BEGIN CERTIFICATE-----\n")
+        app = self.file("app.yaml", "# web\napiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: web, image: nginx}]}\n"
+                                    "---\n{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {ports: [{port: 80}]}}\n")
+        options = ("--trust-roots", roots, "--trust-domain", "cluster.local", "--image", "proxy:9")
+        status, out, err = posternctl("inject", "-f", app, *options)
+        self.assertEqual(status, 0, err)
+        self.assertIn("image: proxy:9", out)
+        self.assertIn("restartPolicy: Always", out)
+        self.assertIn("---\napiVersion: v1\nkind: Service\n", out)
+        self.assertIn("Pod web: injected", err)
+        again = self.file("again.yaml", out)
+        self.assertEqual(posternctl("inject", "-f", again, *options)[1], out)
+        bad = self.file("denied.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: web, annotations: {postern.dev/mtls: no}}\nspec: {containers: [{name: a}]}\n")
+        status, out, err = posternctl("inject", "-f", bad, *options)
+        self.assertEqual((status, out), (1, ""))
+        self.assertIn("denied.yaml:1: Pod web", err)
+        self.assertIn("postern.dev/mtls", err)
+        self.refused(["inject", "--trust-roots", roots], "--file PATH is missing")
+        self.refused(["inject", "-f", app, "--trust-roots", roots], "trustDomain")
+        settings = self.file("settings.yaml", posternctl("inject", "--print-settings")[1].replace('trustDomain: ""', 'trustDomain: "x.org"'))
+        self.assertIn("x.org", posternctl("inject", "-f", app, "--trust-roots", roots, "--settings", settings)[1])
+        self.refused(["inject", "-f", app, "--trust-roots", roots, "--settings", self.file("bad.yaml", "imgae: x\n")], "bad.yaml:1", "image")
+
     def test_bad_files_are_named_with_line_and_field(self):
         self.refused(["check", "--manifests", "/nowhere"], "/nowhere", "no such file")
         self.refused(["check", "--manifests", self.folder.name], self.folder.name, "holds no *.yaml")

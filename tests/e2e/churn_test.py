@@ -28,6 +28,8 @@ def serve(s):
         s.sendall(digest.encode())
     elif kind == b"p":  # put: up to the FIN, answered with the SHA-256
         s.sendall(receive_data(s)[1].encode())
+    elif kind == b"r":
+        reset(s)
 
 
 def banner(s):
@@ -80,9 +82,7 @@ class ChurnTest(unittest.TestCase):
             raise AssertionError(f"kind {kind}, {where}: {error!r}; records: {records}") from error
 
     def one(self, rng):
-        # No reset by the server ("r") here: for 10 s conntrack keeps what NAT did to a connection that was reset towards its client, and gives it
-        # to the sidecar's own connection when that happens to get the same port (docs/architecture.md, Failure). path_test resets servers.
-        kind = rng.choice("eeeeegpbbc")
+        kind = rng.choice("eeeeegpbbcr")
         with self.dial(rng, banner if kind == "b" else serve) as s, self.explained(kind, s):
             if kind == "e":
                 s.sendall(b"e")
@@ -104,6 +104,9 @@ class ChurnTest(unittest.TestCase):
                 self.assertEqual(receive_exactly(s, 64).decode(), digest)
             elif kind == "b":
                 self.assertEqual(receive_exactly(s, 11), b"220 ready\r\n")
+            elif kind == "r":  # the server does
+                s.sendall(b"r")
+                self.assertEqual(ending(s), "reset")
             else:  # the client gives up
                 s.sendall(b"e" + b"x" * 50_000)
                 reset(s)

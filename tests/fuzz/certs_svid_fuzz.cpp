@@ -2,9 +2,11 @@
 // last one the authority). Whatever they are, an identity comes out only where every rule held.
 #include <openssl/pem.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <string_view>
+#include <vector>
 
 #include "certs/trust_bundle.hpp"
 #include "certs/verify.hpp"
@@ -22,10 +24,19 @@ void check(STACK_OF(X509) * chain, std::string_view bundle_pem) {
   if (auto bundle = TrustBundle::parse(bundle_pem, std::move(domain).value())) bundles.add(std::move(bundle).value());
   // Within the leaf's own validity, so that no seed grows old.
   const auto starts = not_before_of(leaf);
-  const PeerVerification verified =
-      verify_peer(chain, bundles, TlsEnd::client, starts ? *starts + std::chrono::seconds(1) : SystemTime(), std::chrono::seconds(60));
+  const SystemTime now = starts ? *starts + std::chrono::seconds(1) : SystemTime();
+  const PeerVerification verified = verify_peer(chain, bundles, TlsEnd::client, now, std::chrono::seconds(60));
   if (verified.peer.has_value() != (verified.error == CertificateError::none)) std::abort();
   if (verified.peer && (rules.error != CertificateError::none || verified.peer->id != rules.id || bundles.size() != 1)) std::abort();
+
+  // Who explains it comes to the same end. The order of its issuers is nobody's business but its owner's.
+  std::vector<X509Ptr> certificates;
+  for (int i = 0; i < sk_X509_num(chain); ++i) certificates.push_back(share(sk_X509_value(chain, i)));
+  const auto results = explain_svid(certificates, &bundles, TlsEnd::client, now, std::chrono::seconds(60));
+  const bool broken = std::any_of(results.begin(), results.end(), [](const RuleResult& result) {
+    return result.outcome == RuleResult::Outcome::failed && result.rule != CertificateError::chain_order;
+  });
+  if (broken == verified.peer.has_value()) std::abort();
 }
 
 void from_files(std::string_view text) {

@@ -17,24 +17,31 @@ from kit.processes import Process
 from kit.sidecar import PROXY_UID, UnixConnection, Versions, _exchange, merged, program, sum_of_samples
 from kit.waiting import wait_until
 
-STREAM, HEALTH = 15010, 15011
+STREAM, HEALTH, SIGNING = 15010, 15011, 15012
 
 
 class Control:
-    """One replica. `config` is put over the configuration that is written (see postern-control --print-config)."""
+    """One replica. `config` is put over the configuration that is written (see postern-control --print-config). Without an authority it has
+    the built-in one: its own Secret in the cluster."""
 
-    def __init__(self, folder, kubeconfig, authority, *, pod=None, config=None, replica=None, uid=PROXY_UID):
+    def __init__(self, folder, kubeconfig, authority=None, *, pod=None, config=None, replica=None, uid=PROXY_UID):
         self.folder, self.pod, self.uid, self.process = str(folder), pod, uid, None
         self.replica = replica or (pod.name if pod else "control")
         os.makedirs(self.folder, exist_ok=True)
         os.chown(self.folder, uid, uid)
         self.admin_path = f"{self.folder}/admin.sock"
-        stream, health = (STREAM, HEALTH) if pod else (_free_port(), _free_port())
+        stream, health, signing = (STREAM, HEALTH, SIGNING) if pod else (_free_port(), _free_port(), _free_port())
         self.address = f"{pod.v4 if pod else '127.0.0.1'}:{stream}"
         self.health_address = (pod.v4 if pod else "127.0.0.1", health)
-        self.spiffe_id = f"spiffe://{authority.trust_domain}/postern/control"
-        self._identity = Versions(f"{self.folder}/identity")
-        self.rotate(authority.issue(self.spiffe_id))
+        self.signing_address = f"{pod.v4 if pod else '127.0.0.1'}:{signing}"
+        trust_domain = authority.trust_domain if authority else "cluster.local"
+        self.spiffe_id = f"spiffe://{trust_domain}/postern/control"
+        identity = {"authority": {"enabled": True}}
+        if authority:
+            self._identity = Versions(f"{self.folder}/identity")
+            self.rotate(authority.issue(self.spiffe_id))
+            identity = {"identity": {key: f"{self._identity.path}/{file}" for key, file in
+                                     (("certificate", "svid.pem"), ("key", "svid.key"), ("bundle", "bundle.pem"))}}
         own_kubeconfig = f"{self.folder}/kubeconfig"
         with open(kubeconfig, encoding="utf-8") as file:
             text = file.read()
@@ -49,10 +56,9 @@ class Control:
             json.dump(settings, file)
         os.chown(own_kubeconfig, uid, uid)
         self.config = merged({
-            "listen": {"stream": stream, "health": health, "adminSocket": self.admin_path},
-            "identity": {key: f"{self._identity.path}/{file}" for key, file in
-                         (("certificate", "svid.pem"), ("key", "svid.key"), ("bundle", "bundle.pem"))},
-            "mesh": {"trustDomain": authority.trust_domain},
+            "listen": {"stream": stream, "health": health, "signing": signing, "adminSocket": self.admin_path},
+            **identity,
+            "mesh": {"trustDomain": trust_domain},
             "kubeconfig": own_kubeconfig,
             "replica": self.replica,
         }, config or {})

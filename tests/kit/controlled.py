@@ -4,7 +4,13 @@ the stream. Objects are made through the API (`mesh.api`, a kit.kube.KubeApi).
     mesh = ControlledMesh("web", "api", without=("plain",), replicas=2)
     mesh.api.policy({...}); mesh.wait_denied("web", "api")
     mesh.replicas[0].kill()
+
+With `built_in` (fields of the control plane's `authority`) the SVIDs come from postern-control itself, for the pods' real tokens.
 """
+
+import base64
+import json
+import os
 
 from kit.cluster import App, knock
 from kit.control import Control
@@ -12,7 +18,7 @@ from kit.kube import KubeServer
 from kit.peer import context
 from kit.pki import Authority
 from kit.pods import Network
-from kit.sidecar import Sidecar, program, spiffe_id
+from kit.sidecar import PROXY_UID, Sidecar, program, spiffe_id
 from kit.waiting import wait_until
 from kit.websocket import WebSocket
 
@@ -23,12 +29,14 @@ RANGES = ["10.77.0.0/24", "fd77::/64", "10.96.0.0/16"]
 class ControlledMesh:
     """Pods by name in `pods`, sidecars in `sidecars`, each pod with an echo server on PORT in `apps` and `app: <name>` as its label."""
 
-    def __init__(self, *names, without=(), replicas=2, mesh=None, config=None, control=None, start=True):
+    def __init__(self, *names, without=(), replicas=2, mesh=None, config=None, control=None, start=True,
+                 built_in=None):
         self.net = Network()
         self.kube_pod = self.net.pod("kube")
         self.kube = KubeServer(f"{self.net.folder}/kube-data", pod=self.kube_pod)
         self.api = self.kube.api()
-        self.authority = Authority(f"{self.net.folder}/ca", "cluster.local")
+        self.built_in = built_in is not None
+        self.authority = None if self.built_in else Authority(f"{self.net.folder}/ca", "cluster.local")
         self.api.namespace("default", {"team": "shop"})
         self.api.namespace("postern-system")
         self.api.node("node0", ["10.77.0.1"])
@@ -36,21 +44,51 @@ class ControlledMesh:
         for number in range(1, replicas + 1):
             pod = self.net.pod(f"control-{number}")
             replica = Control(f"{pod.folder}/control", self.kube.kubeconfig, self.authority, pod=pod,
-                              config={"mesh": {"clusterCidrs": RANGES, **(mesh or {})}, **(control or {})})
+                              config={"mesh": {"clusterCidrs": RANGES, **(mesh or {})}, **({"authority": built_in} if built_in else {}),
+                                      **(control or {})})
             self.replicas.append(replica)
         self.pods, self.sidecars, self.apps, self.objects = {}, {}, {}, {}
         self.config = config or {}
+        if self.built_in:
+            self.api.create({"kind": "ServiceAccount", "metadata": {"name": "default", "namespace": "default"}})
+            self._start_replicas()  # a pod's spec names the roots, which somebody must have made
         for name in (*names, *without):
             self.add(name, meshed=name in names)
         if start:
-            for replica in self.replicas:
-                replica.start(wait=False)
-            for replica in self.replicas:
-                replica.wait_ready()
+            if not self.built_in:
+                self._start_replicas()
             for sidecar in self.sidecars.values():
                 sidecar.start(wait=False)
             for sidecar in self.sidecars.values():
                 sidecar.wait_ready()
+
+    def _start_replicas(self):
+        for replica in self.replicas:
+            replica.start(wait=False)
+        for replica in self.replicas:
+            replica.wait_ready()
+
+    def token(self, name, *, audience="postern-control", namespace="default", account="default", bound=True):
+        """A ServiceAccount token as a kubelet would project it into that pod."""
+        spec = {"audiences": [audience], "expirationSeconds": 3600}
+        if bound:
+            spec["boundObjectRef"] = {"kind": "Pod", "apiVersion": "v1", "name": name, "uid": self.uid(name)}
+        path = self.api.path("ServiceAccount", account, namespace, "token")
+        return self.api.request("POST", path, {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec})["status"]["token"]
+
+    def secret(self):
+        """What the built-in authority's Secret holds: (state, trust bundle as PEM)."""
+        data = self.api.get("Secret", "postern-authority", "postern-system")["data"]
+        return json.loads(base64.b64decode(data["authority.json"])), base64.b64decode(data["ca.crt"]).decode()
+
+    def _signed_identity(self, pod, name, namespace):
+        """The configuration of a sidecar that has its SVID from the control plane, as the injector would write it."""
+        path = f"{pod.folder}/token"
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="ascii") as file:
+            file.write(self.token(name, namespace=namespace))
+        os.chown(path, PROXY_UID, PROXY_UID)
+        return {"controlPlane": {"addresses": [replica.signing_address for replica in self.replicas], "tokenFile": path,
+                                 "roots": self.secret()[1]}}
 
     def add(self, name, *, namespace="default", meshed=True, labels=None, config=None):
         """A pod, known to the API server; its sidecar is not started yet."""
@@ -59,7 +97,9 @@ class ControlledMesh:
         if meshed:
             self.sidecars[name] = Sidecar(pod, self.authority, namespace=namespace, pod_uid=self.uid(name),
                                           control=[replica.address for replica in self.replicas],
-                                          config={"drainPeriod": "300ms", **self.config, **(config or {})})
+                                          trust_domain="cluster.local",
+                                          config={"drainPeriod": "300ms", **({"identity": self._signed_identity(pod, name, namespace)}
+                                                                             if self.built_in else {}), **self.config, **(config or {})})
         self.apps[name] = App(pod, PORT)
         return pod
 

@@ -71,11 +71,7 @@ class Authority:
     """One certificate authority of a trust domain, with its files in `folder`."""
 
     def __init__(self, folder, trust_domain="example.org", *, name="test CA"):
-        self.folder, self.trust_domain = str(folder), trust_domain
-        os.makedirs(f"{folder}/issued")
-        for file, text in (("index", ""), ("index.attr", "unique_subject = no\n"), ("config", _CONFIG.format(folder=folder))):
-            with open(f"{folder}/{file}", "w", encoding="ascii") as out:
-                out.write(text)
+        self._make_folder(folder, trust_domain)
         self._new_key(f"{folder}/ca.key")
         openssl("req", "-x509", "-new", "-key", f"{folder}/ca.key", "-config", f"{folder}/config", "-subj", f"/CN={name}", "-days", 30,
                 "-out", f"{folder}/ca.pem", "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign,cRLSign",
@@ -83,11 +79,32 @@ class Authority:
         with open(f"{folder}/ca.pem", encoding="ascii") as file:
             self.certificate = file.read()
 
+    def _make_folder(self, folder, trust_domain):
+        self.folder, self.trust_domain = str(folder), trust_domain
+        os.makedirs(f"{folder}/issued")
+        for file, text in (("index", ""), ("index.attr", "unique_subject = no\n"), ("config", _CONFIG.format(folder=folder))):
+            with open(f"{folder}/{file}", "w", encoding="ascii") as out:
+                out.write(text)
+
+    @classmethod
+    def below(cls, svid, folder, trust_domain="example.org"):
+        """An authority that signs with what issue() made, be it a CA or not: what it issues ends with that certificate's chain."""
+        made = cls.__new__(cls)
+        made._make_folder(folder, trust_domain)
+        for name, text in (("ca.pem", svid.chain), ("ca.key", svid.key)):
+            with open(f"{folder}/{name}", "w", encoding="ascii") as file:
+                file.write(text)
+        made.certificate = svid.bundle
+        made.issuers = svid.chain
+        return made
+
+    issuers = ""  # what a chain has behind its leaf
+
     @staticmethod
     def _new_key(path):
         openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", path)
 
-    def issue(self, spiffe_id, *, not_before=-300, not_after=3600, extensions=None, bundle=None):
+    def issue(self, spiffe_id, *, not_before=-300, not_after=3600, extensions=None, bundle=None, subject="/O=Postern tests"):
         """An SVID for that ID, valid between these seconds from now. `extensions` (lines of an openssl extension section) replace
         the usual ones, which are those of X509-SVID section 4; `bundle` replaces this authority's own."""
         base = f"{self.folder}/issued/{secrets.token_hex(6)}"
@@ -97,7 +114,7 @@ class Authority:
         with open(f"{base}.ext", "w", encoding="ascii") as file:
             file.write(extensions)
         self._new_key(f"{base}.key")
-        openssl("req", "-new", "-key", f"{base}.key", "-config", f"{self.folder}/config", "-subj", "/O=Postern tests", "-out", f"{base}.csr")
+        openssl("req", "-new", "-key", f"{base}.key", "-config", f"{self.folder}/config", "-subj", subject, "-out", f"{base}.csr")
         instant = lambda offset: time.strftime("%Y%m%d%H%M%SZ", time.gmtime(time.time() + offset))
         openssl("ca", "-batch", "-notext", "-rand_serial", "-config", f"{self.folder}/config", "-in", f"{base}.csr", "-extfile", f"{base}.ext",
                 "-startdate", instant(not_before), "-enddate", instant(not_after), "-out", f"{base}.pem")
@@ -105,4 +122,4 @@ class Authority:
             leaf = re.search("-----BEGIN CERT.*?-----END CERTIFICATE-----\n", file.read(), re.S).group()
         with open(f"{base}.key", encoding="ascii") as file:
             key = file.read()
-        return Svid(spiffe_id, leaf, key, self.certificate if bundle is None else bundle)
+        return Svid(spiffe_id, leaf + self.issuers, key, self.certificate if bundle is None else bundle)

@@ -1,9 +1,7 @@
 #include "tests/kit/test_authority.hpp"
 
 #include <fcntl.h>
-#include <openssl/ec.h>
 #include <openssl/pem.h>
-#include <openssl/rand.h>
 #include <openssl/x509v3.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -11,6 +9,7 @@
 #include <cstdio>
 #include <stdexcept>
 
+#include "certs/certificate_builder.hpp"
 #include "certs/svid.hpp"
 
 namespace postern::test {
@@ -27,36 +26,13 @@ T expect(Result<T> result) {
 }
 
 KeyPtr make_key() {
-  KeyPtr key(EVP_EC_gen("P-256"));
+  KeyPtr key = new_p256_key();
   require(key != nullptr, "key generation");
   return key;
 }
 
-std::string text_of(BIO* bio) {
-  char* data = nullptr;
-  const long size = BIO_get_mem_data(bio, &data);
-  return {data, static_cast<std::size_t>(size)};
-}
-
-std::string pem_of(X509* certificate) {
-  const BioPtr bio(BIO_new(BIO_s_mem()));
-  require(bio && PEM_write_bio_X509(bio.get(), certificate) == 1, "writing a certificate");
-  return text_of(bio.get());
-}
-
-std::string pem_of(EVP_PKEY* key) {
-  const BioPtr bio(BIO_new(BIO_s_mem()));
-  require(bio && PEM_write_bio_PKCS8PrivateKey(bio.get(), key, nullptr, nullptr, 0, nullptr, nullptr) == 1, "writing a key");
-  return text_of(bio.get());
-}
-
 void add_extension(X509* certificate, X509* issuer, int nid, const std::string& value) {
-  X509V3_CTX ctx;
-  X509V3_set_ctx_nodb(&ctx);
-  X509V3_set_ctx(&ctx, issuer, certificate, nullptr, nullptr, 0);
-  X509_EXTENSION* extension = X509V3_EXT_conf_nid(nullptr, &ctx, nid, value.c_str());
-  require(extension != nullptr && X509_add_ext(certificate, extension, -1) == 1, "adding an extension");
-  X509_EXTENSION_free(extension);
+  require(postern::add_extension(certificate, issuer, nid, value), "adding an extension");
 }
 
 // By hand: the configuration syntax of OpenSSL could not carry every wrong name that a test wants.
@@ -72,27 +48,30 @@ void add_names(X509* certificate, const SvidOptions& options) {
   };
   if (!options.dns.empty()) add(GEN_DNS, options.dns);
   for (const std::string& uri : options.uris) add(GEN_URI, uri);
-  const int added = X509_add1_ext_i2d(certificate, NID_subject_alt_name, names, 0, 0);
+  const int critical = options.critical_names ? 1 : 0;
+  int added = X509_add1_ext_i2d(certificate, NID_subject_alt_name, names, critical, 0);
+  if (options.names_twice) added = X509_add1_ext_i2d(certificate, NID_subject_alt_name, names, critical, X509V3_ADD_APPEND);
   GENERAL_NAMES_free(names);
   require(added == 1, "adding subjectAltName");
 }
 
+void add_unknown_extension(X509* certificate) {
+  ASN1_OBJECT* nobodys = OBJ_txt2obj("1.3.6.1.4.1.99999.1", 1);
+  ASN1_OCTET_STRING* content = ASN1_OCTET_STRING_new();
+  ASN1_OCTET_STRING_set(content, reinterpret_cast<const unsigned char*>("\x05\x00"), 2);
+  X509_EXTENSION* extension = X509_EXTENSION_create_by_OBJ(nullptr, nobodys, 1, content);
+  const bool added = X509_add_ext(certificate, extension, -1) == 1;
+  X509_EXTENSION_free(extension);
+  ASN1_OCTET_STRING_free(content);
+  ASN1_OBJECT_free(nobodys);
+  require(added, "adding an extension");
+}
+
 // Everything but the extensions and the signature. `issuer` null: self-signed.
 X509Ptr make_certificate(std::string_view name, X509* issuer, EVP_PKEY* key, seconds not_before_offset, seconds ttl) {
-  X509Ptr certificate(X509_new());
+  const SystemTime now = std::chrono::system_clock::now();
+  X509Ptr certificate = unsigned_certificate("CN", name, issuer, key, now + not_before_offset, now + ttl);
   require(certificate != nullptr, "making a certificate");
-  std::uint64_t serial = 0;
-  require(RAND_bytes(reinterpret_cast<unsigned char*>(&serial), sizeof serial) == 1, "randomness");
-  X509_set_version(certificate.get(), X509_VERSION_3);
-  ASN1_INTEGER_set_uint64(X509_get_serialNumber(certificate.get()), serial >> 1U);
-  X509_gmtime_adj(X509_getm_notBefore(certificate.get()), not_before_offset.count());
-  X509_gmtime_adj(X509_getm_notAfter(certificate.get()), ttl.count());
-  X509_NAME* subject = X509_get_subject_name(certificate.get());
-  require(X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_UTF8, reinterpret_cast<const unsigned char*>(name.data()),
-                                     static_cast<int>(name.size()), -1, 0) == 1,
-          "naming a certificate");
-  X509_set_issuer_name(certificate.get(), issuer == nullptr ? subject : X509_get_subject_name(issuer));
-  require(X509_set_pubkey(certificate.get(), key) == 1, "setting a public key");
   return certificate;
 }
 
@@ -104,6 +83,8 @@ X509Ptr make_ca(std::string_view name, X509* issuer, EVP_PKEY* key, EVP_PKEY* si
   add_extension(certificate.get(), signer, NID_basic_constraints, constraints);
   if (!options.key_usage.empty()) add_extension(certificate.get(), signer, NID_key_usage, options.key_usage);
   add_extension(certificate.get(), signer, NID_subject_key_identifier, "hash");
+  if (!options.uri.empty()) add_extension(certificate.get(), signer, NID_subject_alt_name, "URI:" + options.uri);
+  if (!options.name_constraints.empty()) add_extension(certificate.get(), signer, NID_name_constraints, options.name_constraints);
   require(X509_sign(certificate.get(), signing_key, EVP_sha256()) > 0, "signing a CA");
   return certificate;
 }
@@ -139,16 +120,24 @@ TestAuthority TestAuthority::load(const std::string& certificate_pem, const std:
 }
 
 TestSvid TestAuthority::issue(const SvidOptions& options) const {
-  const KeyPtr key = make_key();
+  const KeyPtr key = options.rsa_bits == 0 ? make_key() : KeyPtr(EVP_RSA_gen(options.rsa_bits));
+  require(key != nullptr, "key generation");
   X509* const issuer = chain_.front().get();
   const X509Ptr leaf = make_certificate("test SVID", issuer, key.get(), options.not_before_offset, options.ttl);
-  add_extension(leaf.get(), issuer, NID_basic_constraints, options.ca ? "critical,CA:TRUE" : "critical,CA:FALSE");
+  std::string constraints = options.basic_constraints;
+  if (constraints.empty()) constraints = options.ca ? "critical,CA:TRUE" : "critical,CA:FALSE";
+  add_extension(leaf.get(), issuer, NID_basic_constraints, constraints);
+  if (!options.subject) {
+    const std::unique_ptr<X509_NAME, OpensslDeleter<X509_NAME, X509_NAME_free>> nobody(X509_NAME_new());
+    require(X509_set_subject_name(leaf.get(), nobody.get()) == 1, "leaving out the subject");
+  }
+  if (options.unknown_critical) add_unknown_extension(leaf.get());
   if (!options.key_usage.empty()) add_extension(leaf.get(), issuer, NID_key_usage, options.key_usage);
   if (!options.extended_key_usage.empty()) add_extension(leaf.get(), issuer, NID_ext_key_usage, options.extended_key_usage);
   add_extension(leaf.get(), issuer, NID_subject_key_identifier, "hash");
   add_extension(leaf.get(), issuer, NID_authority_key_identifier, "keyid");
   add_names(leaf.get(), options);
-  require(X509_sign(leaf.get(), key_.get(), EVP_sha256()) > 0, "signing an SVID");
+  require(X509_sign(leaf.get(), key_.get(), options.digest == nullptr ? EVP_sha256() : options.digest) > 0, "signing an SVID");
 
   TestSvid svid{pem_of(leaf.get()), pem_of(key.get())};
   if (!is_root_) svid.chain_pem += certificate_pem();

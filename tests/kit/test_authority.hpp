@@ -20,6 +20,8 @@ struct CaOptions {
   int path_length = -1;    // -1: no constraint
   bool ca = true;
   std::string key_usage = "critical,keyCertSign,cRLSign";
+  std::string uri;               // a URI SAN
+  std::string name_constraints;  // as in openssl.cnf; empty: none
 };
 
 struct SvidOptions {
@@ -30,6 +32,13 @@ struct SvidOptions {
   bool ca = false;
   std::string key_usage = "critical,digitalSignature";  // as in openssl.cnf; empty: no extension
   std::string extended_key_usage = "serverAuth,clientAuth";
+  std::string basic_constraints;  // as in openssl.cnf, instead of what `ca` says
+  bool subject = true;
+  bool critical_names = false;
+  bool names_twice = false;        // two subjectAltName extensions
+  bool unknown_critical = false;   // a critical extension that nobody knows
+  unsigned rsa_bits = 0;           // 0: an EC key
+  const EVP_MD* digest = nullptr;  // of the signature; SHA-256
 };
 
 struct TestSvid {

@@ -71,5 +71,10 @@ build_tree() {
 # etcd and kube-apiserver for the tests, into build/kube; kept until what they are made from changes.
 build_kube() { POSTERN_KUBE_JOBS=$(jobs_here) tests/k8s/build build/kube; }
 
+# helm, into build/helm.
+build_helm() { POSTERN_KUBE_JOBS=$(jobs_here) tests/chart/build build/helm; }
+# SPIRE's server and agent, and a go-spiffe peer, into build/spire; likewise.
+build_spire() { POSTERN_SPIRE_JOBS=$(jobs_here) tests/spire/build build/spire; }
+
 # Its last lines are ctest's summary.
 run_ctest() { exec ctest --test-dir build/release --output-on-failure --no-tests=error -j "$(jobs_here)" "$@"; }

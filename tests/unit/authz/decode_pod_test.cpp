@@ -137,6 +137,20 @@ spec:
   EXPECT_EQ(pod.workload.probe_ports, expected) << "a name is that of its own container; a probe of another host is none of this pod";
 }
 
+// What the injector made of tcpSocket probes counts for the port that the sidecar asks; only exactly that form does.
+TEST(DecodePod, SeesThroughProbesOfTheSidecar) {
+  const Pod pod = decoded(R"(
+metadata: {name: web}
+spec:
+  containers:
+  - readinessProbe: {httpGet: {path: /app-probe/5432, port: 15020, scheme: HTTP}}
+    livenessProbe: {httpGet: {path: /app-probe/05432, port: 15020}}
+    startupProbe: {httpGet: {path: /app-probe/70000, port: 15020}}
+)");
+  const std::vector<ProbePort> expected = {{port(15020), "/app-probe/05432"}, {port(5432), ""}, {port(15020), "/app-probe/70000"}};
+  EXPECT_EQ(pod.workload.probe_ports, expected);
+}
+
 TEST(DecodePod, WarnsOfWhatCannotWork) {
   std::vector<Warning> warnings;
   const auto pod = decode_pod(document("metadata: {name: web, annotations: {postern.dev/mlts: strict}}\n"

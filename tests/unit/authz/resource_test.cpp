@@ -70,6 +70,7 @@ TEST(Resource, PartsComeBackAsTheyWere) {
     RandomCluster random(seed);
     add_services(random);
     random.c.settings.cluster_cidrs = {cidr("10.0.0.0/8"), cidr("fd00::/16")};
+    if (seed % 2 == 0) random.c.settings.denied = {{"0A", "4B2F"}, {"spiffe://example.org/a", "spiffe://example.org/b"}};
     auto& odd = random.c.view.pods.begin()->second;
     odd.workload.port_mtls = {{Port{80}, MtlsMode::spiffe}, {Port{81}, MtlsMode::permissive}};
     odd.workload.excluded_inbound_ports = {Port{22}};
@@ -146,6 +147,14 @@ TEST(Resource, HostileBodiesAreRefusedAndNamed) {
        "clusterCidrs[0]"},
       {"settings", R"({"trustDomain":"a.b","defaultPolicy":"deny","nodeTraffic":"all","mtls":"strict","more":1})", "unknown field"},
       {"settings", R"({"trustDomain":"a.b","trustDomain":"c.d"})", "trustDomain"},
+      {"settings", R"({"trustDomain":"a.b","defaultPolicy":"deny","nodeTraffic":"all","mtls":"strict","denied":{"serials":["4b"]}})",
+       "denied.serials[0]"},
+      {"settings", R"({"trustDomain":"a.b","defaultPolicy":"deny","nodeTraffic":"all","mtls":"strict","denied":{"serials":["0B","0A"]}})",
+       "must be sorted"},
+      {"settings", R"({"trustDomain":"a.b","defaultPolicy":"deny","nodeTraffic":"all","mtls":"strict","denied":{"spiffeIds":["web"]}})",
+       "denied.spiffeIds[0]"},
+      {"settings", R"({"trustDomain":"a.b","defaultPolicy":"deny","nodeTraffic":"all","mtls":"strict","denied":{"pods":[]}})",
+       "unknown field"},
       {"allow-list", "{}", "ingress"},
       {"allow-list", R"({"ingress":{},"egress":{"rules":[{}]}})", "egress.rules[0]"},
       {"allow-list", R"({"ingress":{"rules":[{"namespace":"a","policy":"p","rule":0}]},"egress":{}})", "allows nobody"},
@@ -224,6 +233,18 @@ TEST(Resource, RemovingTheAllowListIsNotOpening) {
   remove_from(parts, "nothing/of/the/kind");
   remove_from(parts, "pod/not-there");
   EXPECT_EQ(parts.pods.size(), 1U);
+}
+
+TEST(Resource, TheTrustBundleIsReadAsWrittenAndTakenAway) {
+  SnapshotParts parts;
+  const std::string name(trust_bundle_name);
+  EXPECT_EQ(failure(parts, name, encode_trust_bundle(7, "roots\n")), "accepted");
+  EXPECT_EQ(parts.trust_bundle, (TrustBundleRecord{7, "roots\n"}));
+  EXPECT_NE(failure(name, R"({"sequence":-1,"roots":"r"})"), "accepted");
+  EXPECT_NE(failure(name, R"({"sequence":1})"), "accepted");
+  EXPECT_NE(failure(name, R"({"sequence":1,"roots":"r","more":1})"), "accepted");
+  remove_from(parts, name);
+  EXPECT_FALSE(parts.trust_bundle);
 }
 
 TEST(Resource, ASetOfFiveThousandIsReadInATurn) {

@@ -64,6 +64,21 @@ TEST_F(Tls, BothEndsKnowEachOther) {
   EXPECT_FALSE(facts.resumed);
 }
 
+TEST_F(Tls, TheKeyIsLentForTheHandshakeOnly) {
+  const TlsContext client = make(context(client_id));
+  const TlsContext server = make(context(server_id));
+  EXPECT_EQ(client.identity().svid.key, nullptr);
+  Pair pair(client.new_client(destination, true), server.new_server(false));
+  // Retired while handshakes are under way: they go on.
+  client.retire();
+  server.retire();
+  ASSERT_TRUE(pair.handshake()) << pair.client_failure.detail << pair.server_failure.detail;
+  EXPECT_EQ(SSL_get_privatekey(pair.client.get()), nullptr);
+  EXPECT_EQ(SSL_get_privatekey(pair.server.get()), nullptr);
+  Pair late(make(context(client_id)).new_client(destination, true), server.new_server(false));
+  EXPECT_FALSE(late.handshake());
+}
+
 TEST_F(Tls, BothEndsDeriveTheSameConnectionId) {
   const TlsContext client = make(context(client_id));
   const TlsContext server = make(context(server_id));

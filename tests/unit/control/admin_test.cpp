@@ -21,10 +21,13 @@ struct Backend final : ControlAdminBackend {
   }
   std::optional<std::string> streams_json() override { return said("{\"streams\":[]}"); }
   std::optional<std::string> unconnected_json() override { return said("{\"pods\":[]}"); }
+  std::optional<std::string> authority_json() override { return said("{\"authority\":\"\"}"); }
+  std::optional<std::string> rotate_authority() override { return refusal; }
   std::string config_yaml() override { return "logLevel: info\n"; }
 
   std::optional<std::string> said(std::string text) const { return silent ? std::nullopt : std::optional(std::move(text)); }
   std::string missing;
+  std::string refusal;
   std::string asked;
   bool silent = false;
 };
@@ -51,9 +54,9 @@ struct ControlAdminTest : testing::Test {
 };
 
 TEST_F(ControlAdminTest, EveryRouteAnswers) {
-  for (const auto& [path, body] :
-       {std::pair{"/healthz", "ok"}, std::pair{"/readyz", "ready"}, std::pair{"/metrics", "postern_control_ready"},
-        std::pair{"/policies", "policies"}, std::pair{"/streams", "streams"}, std::pair{"/unconnected", "pods"}}) {
+  for (const auto& [path, body] : {std::pair{"/healthz", "ok"}, std::pair{"/readyz", "ready"},
+                                   std::pair{"/metrics", "postern_control_ready"}, std::pair{"/policies", "policies"},
+                                   std::pair{"/streams", "streams"}, std::pair{"/unconnected", "pods"}, std::pair{"/ca", "authority"}}) {
     for (const cli::AdminReply& reply : {ask("GET", path), ask_health("GET", path)}) {
       EXPECT_EQ(reply.status, 200) << path;
       EXPECT_THAT(reply.body, HasSubstr(body)) << path;
@@ -87,6 +90,14 @@ TEST_F(ControlAdminTest, ABusyControlThreadIsAnErrorOfItsOwn) {
     EXPECT_EQ(ask("GET", path).status, 503) << path;
     EXPECT_THAT(ask("GET", path).body, HasSubstr("within a second")) << path;
   }
+}
+
+TEST_F(ControlAdminTest, ARotationIsBegunOrRefusedOnTheSocketOnly) {
+  EXPECT_EQ(ask("POST", "/ca/rotate").status, 202);
+  backend.refusal = "one is under way";
+  EXPECT_EQ(ask("POST", "/ca/rotate").status, 409);
+  EXPECT_THAT(ask("POST", "/ca/rotate").body, HasSubstr("one is under way"));
+  EXPECT_EQ(ask_health("POST", "/ca/rotate").status, 404);
 }
 
 TEST_F(ControlAdminTest, UnknownPathsAndMethodsAreToldWhatThereIs) {

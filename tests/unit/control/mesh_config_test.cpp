@@ -44,6 +44,7 @@ data:
     mtls: permissive
     audit: true
     clusterCidrs: [172.16.0.0/12, "fd00::/8"]
+    denied: {serials: ["4b:2f", "0A", "004B2F"], spiffeIds: ["spiffe://example.org/b", "spiffe://example.com/a"]}
 )")
                                 .value();
   EXPECT_EQ(config.settings.trust_domain.text(), "example.org");
@@ -52,6 +53,7 @@ data:
   EXPECT_EQ(config.settings.mtls, MtlsMode::permissive);
   EXPECT_TRUE(config.settings.audit);
   EXPECT_EQ(config.settings.cluster_cidrs.size(), 2U);
+  EXPECT_EQ(config.settings.denied, (DeniedIdentities{{"0A", "4B2F"}, {"spiffe://example.com/a", "spiffe://example.org/b"}}));
 }
 
 TEST(MeshConfig, RefusesNamingTheFieldAndWhatIsValid) {
@@ -62,6 +64,11 @@ TEST(MeshConfig, RefusesNamingTheFieldAndWhatIsValid) {
   EXPECT_THAT(error_of("data: {mesh.yaml: 'audit: perhaps'}"), HasSubstr("true or false"));
   EXPECT_THAT(error_of("data: {mesh.yaml: 'clusterCidrs: [10.0.0.0/40]'}"), HasSubstr("clusterCidrs"));
   EXPECT_THAT(error_of("data: {mesh.yaml: 'trustDomain: \"\"'}"), HasSubstr("trustDomain"));
+  EXPECT_THAT(error_of("data: {mesh.yaml: 'denied: {serials: [\"0x4B\"]}'}"), HasSubstr("denied.serials: item 1"));
+  EXPECT_THAT(error_of("data: {mesh.yaml: 'denied: {serials: [1234]}'}"), HasSubstr("in quotes"));
+  EXPECT_THAT(error_of("data: {mesh.yaml: 'denied: {spiffeIds: [web]}'}"), HasSubstr("denied.spiffeIds: item 1"));
+  EXPECT_THAT(error_of("data: {mesh.yaml: 'denied: {serial: [\"4B\"]}'}"), HasSubstr("did you mean serials?"));
+  EXPECT_THAT(error_of("data: {mesh.yaml: 'denied: [\"4B\"]'}"), HasSubstr("denied"));
   EXPECT_THAT(error_of("data: {mesh.yaml: 'nodeAddresses: [10.0.0.1]'}"), HasSubstr("nodeAddresses"));
 }
 

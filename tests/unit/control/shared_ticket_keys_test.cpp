@@ -2,8 +2,8 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <openssl/evp.h>
 
+#include "base/base64.hpp"
 #include "tests/unit/control/fake_api.hpp"
 
 namespace postern {
@@ -16,15 +16,8 @@ using testing::HasSubstr;
 
 const std::string not_found = R"({"kind":"Status","code":404,"message":"secrets not found"})";
 
-std::string base64(const std::string& text) {
-  std::string out(4 * ((text.size() + 2) / 3), '\0');
-  EVP_EncodeBlock(reinterpret_cast<unsigned char*>(out.data()), reinterpret_cast<const unsigned char*>(text.data()),
-                  static_cast<int>(text.size()));
-  return out;
-}
-
 std::string secret_of(const std::string& keys) {
-  return R"({"kind":"Secret","metadata":{"name":"keys","resourceVersion":"7"},"data":{"keys":")" + base64(keys) + "\"}}";
+  return R"({"kind":"Secret","metadata":{"name":"keys","resourceVersion":"7"},"data":{"keys":")" + to_base64(keys) + "\"}}";
 }
 
 struct SharedTicketKeysTest : testing::Test {

@@ -204,7 +204,11 @@ TEST(ConfigFields, EachReadsWhatItPrintsAndNothingElse) {
       node.boolean = before == "false";
       Node item;
       item.kind = Node::Kind::string;
-      item.scalar = field.type == "list of IP addresses" ? "10.0.0.1" : field.type == "list of host:port" ? "control:15010" : "10.0.0.0/8";
+      item.scalar = field.type == "list of IP addresses"     ? "10.0.0.1"
+                    : field.type == "list of host:port"      ? "control:15010"
+                    : field.type == "list of serial numbers" ? "4B2F"
+                    : field.type == "list of SPIFFE IDs"     ? "spiffe://cluster.local/a"
+                                                             : "10.0.0.0/8";
       if (!field.parse(node, config)) {
         node.kind = Node::Kind::sequence;
         node.items = {item};

@@ -63,6 +63,7 @@ class HeldPolicyTest : public testing::Test {
                     local.trust_domain = TrustDomain::parse("example.org").value();
                     local.cluster_cidrs = {test::cidr("10.0.0.0/8")};
                     local.node_addresses = {ip("169.254.0.1")};
+                    local.denied.serials = {"0A"};
                     return local;
                   }()};
 };
@@ -83,6 +84,18 @@ TEST_F(HeldPolicyTest, TheSidecarsOwnRangesAndNodeAddressesCount) {
   EXPECT_TRUE((*snapshot)->is_own_node(ip("169.254.0.1")));
   EXPECT_EQ((*snapshot)->resolve(at("10.9.9.9", 80), 0).kind, Destination::Kind::unknown);
   EXPECT_TRUE(held.parts().settings->node_addresses.empty()) << "what is held is what was sent";
+}
+
+TEST_F(HeldPolicyTest, TheSidecarsOwnDenyListCountsBesideTheMeshes) {
+  settings.denied = {{"0B"}, {"spiffe://example.org/gone"}};
+  Update update = first;
+  for (ResourcePtr& resource : update.resources) {
+    if (resource->name == "settings") resource = std::make_shared<const Resource>(Resource{"settings", "other", encode(settings)});
+  }
+  const auto snapshot = held.apply(update, 1, {});
+  ASSERT_TRUE(snapshot) << snapshot.error().text();
+  EXPECT_EQ((*snapshot)->settings().denied, (DeniedIdentities{{"0A", "0B"}, {"spiffe://example.org/gone"}}));
+  EXPECT_EQ(held.parts().settings->denied, settings.denied) << "what is held is what was sent";
 }
 
 TEST_F(HeldPolicyTest, AnOlderMarkIsNeverTaken) {

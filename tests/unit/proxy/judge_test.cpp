@@ -27,6 +27,7 @@ class JudgeTest : public testing::Test {
   static std::shared_ptr<const PeerIdentity> identity(std::string_view id) {
     auto made = std::make_shared<PeerIdentity>();
     made->id = SpiffeId::parse(id).value();
+    made->serial = "4B2F";
     return made;
   }
   static std::string pod_id(std::string_view name, std::string_view uid = "") {
@@ -91,6 +92,30 @@ TEST_F(JudgeTest, WhoAnswersMustBeWhoIsAtTheAddress) {
   EXPECT_TRUE(outbound("10.9.0.1", pod_id("api")).allowed);
   EXPECT_EQ(outbound("10.9.0.1", pod_id("other")).reason, Reason::identity_mismatch);
   EXPECT_EQ(outbound("10.9.0.1", pod_id("gone")).reason, Reason::identity_unknown);
+}
+
+TEST_F(JudgeTest, ADeniedIdentityIsRefusedWhateverPolicySays) {
+  cluster.settings.denied.spiffe_ids = {pod_id("web")};
+  Judgement judgement = inbound("10.9.0.2", pod_id("web"));
+  EXPECT_FALSE(judgement.allowed || judgement.decided);
+  EXPECT_EQ(judgement.reason, Reason::identity_denied);
+  EXPECT_EQ(judgement.detail, "spiffe_id");
+  cluster.settings.denied = {{"4B2F"}, {}};
+  judgement = inbound("10.9.0.2", pod_id("web"));
+  EXPECT_EQ(judgement.reason, Reason::identity_denied);
+  EXPECT_EQ(judgement.detail, "serial");
+  EXPECT_EQ(outbound("10.9.0.1", pod_id("api")).reason, Reason::identity_denied);
+  cluster.settings.denied = {{"4B2E", "FF"}, {"spiffe://example.org/ns/default/sa/default", pod_id("other")}};
+  EXPECT_TRUE(inbound("10.9.0.2", pod_id("web")).allowed) << "whole serials and whole IDs only";
+  EXPECT_TRUE(outbound("10.9.0.1", pod_id("api")).allowed);
+}
+
+TEST_F(JudgeTest, ADeniedPodHasNoPlaintextEither) {
+  cluster.view.pods.at(test::key("default/api")).mtls = MtlsMode::permissive;
+  ASSERT_TRUE(inbound("10.9.0.3").allowed);
+  cluster.settings.denied.spiffe_ids = {pod_id("old")};
+  EXPECT_EQ(inbound("10.9.0.3").reason, Reason::identity_denied);
+  EXPECT_EQ(inbound("10.9.0.2").reason, Reason::plaintext_refused);
 }
 
 TEST_F(JudgeTest, UntilSomebodyAnswersTheRecordCounts) {

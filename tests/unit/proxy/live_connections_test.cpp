@@ -64,6 +64,20 @@ TEST_F(LiveConnectionsTest, RevokesWhatIsNoLongerAllowedAndNothingElse) {
   EXPECT_EQ(own.revoked, 0);
 }
 
+TEST_F(LiveConnectionsTest, ADeniedIdentityIsRevokedForThat) {
+  Fake stranger("192.0.2.1"), denied("192.0.2.1");
+  for (Fake* each : {&stranger, &denied}) live.add(*each);
+  PeerIdentity identity;
+  identity.id = SpiffeId::parse("spiffe://example.org/ns/default/sa/default/pod/gone/uid").value();
+  identity.serial = "4B2F";
+  denied.facts.identity = std::make_shared<const PeerIdentity>(identity);
+  cluster.settings.denied.serials = {"4B2F"};
+  enforce(cluster.compile("default/api"));
+  EXPECT_EQ(stranger.revoked, 0);
+  EXPECT_EQ(denied.why, Reason::identity_denied);
+  EXPECT_EQ(denied.revoked, 1);
+}
+
 TEST_F(LiveConnectionsTest, WithoutConnectionsAPolicyIsEnforcedAtOnce) { EXPECT_EQ(enforce(some), 1); }
 
 TEST_F(LiveConnectionsTest, ManyAreDecidedInSlices) {

@@ -143,6 +143,12 @@ class Receiver final : public PolicyReceiver {
     waiting_ = std::move(enforced);
     changed_.notify_all();
   }
+  void adopt_roots(NumberedBundle roots, std::function<void()> adopted) override {
+    const std::lock_guard lock(mutex_);
+    roots_ = std::move(roots);
+    roots_adopted_ = std::move(adopted);
+    changed_.notify_all();
+  }
   void policy_refused(const std::string&) override {}
   void peers_in_use(std::function<void(AddressSet)> answer) override { answer({}); }
 
@@ -155,6 +161,13 @@ class Receiver final : public PolicyReceiver {
     ASSERT_TRUE(changed_.wait_for(lock, std::chrono::milliseconds(patience_ms), [&] { return waiting_ != nullptr; }));
     waiting_();
   }
+  // Waits for roots, and says that they are adopted.
+  NumberedBundle finish_roots() {
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, std::chrono::milliseconds(patience_ms), [&] { return roots_adopted_ != nullptr; });
+    if (roots_adopted_) roots_adopted_();
+    return roots_;
+  }
   bool at_once = true;
 
  private:
@@ -162,6 +175,8 @@ class Receiver final : public PolicyReceiver {
   std::condition_variable changed_;
   std::vector<std::shared_ptr<const PolicySnapshot>> snapshots_;
   std::function<void()> waiting_;
+  NumberedBundle roots_;
+  std::function<void()> roots_adopted_;
 };
 
 class PolicyClientTest : public testing::Test {
@@ -250,6 +265,35 @@ TEST_F(PolicyClientTest, AcknowledgesOnlyWhatIsEnforced) {
   EXPECT_FALSE(client->facts().connected);
   receiver.finish();
   EXPECT_EQ(stream->expect<Ack>().nonce, 1U);
+}
+
+TEST_F(PolicyClientTest, AcknowledgesRootsOnlyWhenTheyAreAdopted) {
+  start();
+  const auto stream = accept_upgraded();
+  stream->expect<Hello>();
+  Update with_roots = update(1, 10);
+  const std::string body = encode_trust_bundle(7, authority.certificate_pem());
+  with_roots.resources.push_back(std::make_shared<const Resource>(Resource{std::string(trust_bundle_name), "h", body}));
+  stream->send(with_roots);
+  ASSERT_TRUE(wait_for([&] { return receiver.count() > 0; }));
+  client->lookups().ask(
+      ip("10.0.0.9"), [] {}, Lookups::Clock::now());
+  stream->expect<Lookup>();
+  EXPECT_FALSE(client->facts().connected) << "the policy is in force, the roots are not";
+  EXPECT_EQ(receiver.finish_roots(), (NumberedBundle{7, authority.certificate_pem()}));
+  EXPECT_EQ(stream->expect<Ack>().nonce, 1U);
+}
+
+TEST_F(PolicyClientTest, RefusesRootsThatCannotBeReadWithTheWholeUpdate) {
+  start();
+  const auto stream = accept_upgraded();
+  stream->expect<Hello>();
+  Update bad = update(1, 10);
+  const std::string body = encode_trust_bundle(7, "no certificate");
+  bad.resources.push_back(std::make_shared<const Resource>(Resource{std::string(trust_bundle_name), "h", body}));
+  stream->send(bad);
+  EXPECT_THAT(stream->expect<Nack>().reason, HasSubstr("trust-bundle"));
+  EXPECT_EQ(receiver.count(), 0U);
 }
 
 TEST_F(PolicyClientTest, SaysOnTheNextStreamWhatItHas) {

@@ -106,7 +106,7 @@ TEST_F(SocketTest, ListenersPassTheirOptionsOn) {
   TestEnd listener(open_listener({IpAddress::parse("127.0.0.1").value(), Port{0}}, config));
   ASSERT_GE(listener.fd(), 0);
   bool connected = false;
-  TestEnd client(open_client_socket(local_address(listener.fd()), config, connected));
+  TestEnd client(open_client_socket(local_address(listener.fd()), config, nullptr, {}, connected));
   EXPECT_TRUE(connected) << "over loopback the handshake is over at once";
   TestEnd accepted(accept(listener.fd(), nullptr, nullptr));
   for (const TestEnd* end : {&client, &accepted}) {
@@ -130,7 +130,7 @@ TEST_F(SocketTest, AnAddressWhereNobodyListensIsRefusedAtOnce) {
     nobody = local_address(listener.fd());
   }
   bool connected = false;
-  EXPECT_EQ(open_client_socket(nobody, config, connected), -1);
+  EXPECT_EQ(open_client_socket(nobody, config, nullptr, {}, connected), -1);
   EXPECT_EQ(errno, ECONNREFUSED);
 }
 

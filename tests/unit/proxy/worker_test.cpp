@@ -137,17 +137,31 @@ TEST_F(WorkerTest, BoundsAreSharedByTheWorkers) {
   const IpAddress source = test::ip("10.0.0.1");
   EXPECT_EQ(worker.may_admit(Direction::inbound, source), Reason::finished);
   {
-    const Worker::Admission one(worker, Direction::inbound, source);
+    const Worker::Admission one(worker, Direction::inbound, {source, Port{40000}});
     EXPECT_EQ(worker.may_admit(Direction::inbound, source), Reason::too_many_from_source);
     EXPECT_EQ(worker.may_admit(Direction::inbound, test::ip("10.0.0.9")), Reason::finished);
     EXPECT_EQ(worker.may_admit(Direction::outbound, source), Reason::finished);
     worker.handshakes = 1;
     EXPECT_EQ(worker.may_admit(Direction::inbound, test::ip("10.0.0.9")), Reason::too_many_handshakes);
     worker.handshakes = 0;
-    const Worker::Admission two(worker, Direction::outbound, source);
+    const Worker::Admission two(worker, Direction::outbound, {source, Port{40001}});
     EXPECT_EQ(worker.may_admit(Direction::outbound, source), Reason::too_many_connections);
   }
   EXPECT_EQ(worker.may_admit(Direction::inbound, source), Reason::finished);
+}
+
+TEST_F(WorkerTest, RemembersThePortsOfApplicationsThatHaveEnded) {
+  SourcePorts ports("40000 40009", "");
+  Worker& worker = *workers[0];
+  worker.source_ports = std::make_unique<SourcePortTurn>(ports, 1);
+  const IpAddress pod = test::ip("10.0.0.1");
+  { const Worker::Admission served(worker, Direction::outbound, {pod, Port{40001}}); }
+  { const Worker::Admission from_elsewhere(worker, Direction::inbound, {pod, Port{40003}}); }
+  worker.shed(Direction::outbound, Reason::too_many_connections, {pod, Port{40005}});
+  const auto now = worker.loop.now();
+  EXPECT_TRUE(ports.ended_lately(Port{40001}, now));
+  EXPECT_FALSE(ports.ended_lately(Port{40003}, now));
+  EXPECT_TRUE(ports.ended_lately(Port{40005}, now));
 }
 
 }  // namespace

@@ -1,0 +1,78 @@
+#include "certs/spiffe_bundle.hpp"
+
+#include <openssl/evp.h>
+
+#include <algorithm>
+#include <array>
+#include <string>
+
+#include "base/document.hpp"
+#include "certs/svid.hpp"
+
+namespace postern {
+namespace {
+
+constexpr std::size_t max_keys = 4 * max_authorities;  // of every use
+constexpr DocumentLimits limits{
+    .bytes = max_pem_bytes, .nodes = 16'384, .depth = 8, .documents = 1, .scalar_bytes = 2 * max_certificate_bytes};
+
+// RFC 4648 section 4, with padding and nothing else: x5c is not base64url (RFC 7517 section 4.7).
+Result<std::string> decode_base64(std::string_view text) {
+  const std::size_t padding = text.ends_with("==") ? 2 : text.ends_with('=') ? 1 : 0;
+  const std::string_view digits = text.substr(0, text.size() - padding);
+  const auto is_digit = [](char c) {
+    return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '+' || c == '/';
+  };
+  std::string out(text.size() / 4 * 3, '\0');
+  if (text.empty() || text.size() % 4 != 0 || !std::all_of(digits.begin(), digits.end(), is_digit) ||
+      EVP_DecodeBlock(reinterpret_cast<unsigned char*>(out.data()), reinterpret_cast<const unsigned char*>(text.data()),
+                      static_cast<int>(text.size())) < 0) {
+    return Error{"is not base64", {}};
+  }
+  out.resize(out.size() - padding);
+  return out;
+}
+
+const std::string* text_at(const Node& node, std::string_view name) {
+  const Node* found = node.find(name);
+  return found != nullptr && found->is(Node::Kind::string) ? &found->scalar : nullptr;
+}
+
+// Null: a key that is not for X.509-SVIDs, or of a type that we do not know.
+Result<X509Ptr> authority_of(const Node& key) {
+  if (!key.is(Node::Kind::mapping)) return Error{"expected a JWK; found " + std::string(name_of(key.kind)), {}};
+  const std::string* const use = text_at(key, "use");
+  const std::string* const type = text_at(key, "kty");
+  if (type == nullptr) return Error{"kty is missing", {}};
+  constexpr std::array<std::string_view, 3> known{"EC", "RSA", "OKP"};
+  if (use == nullptr || *use != "x509-svid" || std::find(known.begin(), known.end(), *type) == known.end()) return X509Ptr();
+  const Node* const chain = key.find("x5c");
+  if (chain == nullptr || !chain->is(Node::Kind::sequence) || chain->items.size() != 1 || !chain->items[0].is(Node::Kind::string))
+    return Error{"expected one certificate in x5c", {}};
+  const auto der = decode_base64(chain->items[0].scalar);
+  if (!der) return Error{"x5c[0] " + der.error().message, {}};
+  auto certificate = parse_certificate_der(*der);
+  if (!certificate) return Error{"x5c[0] " + certificate.error().message, {}};
+  return certificate;
+}
+
+}  // namespace
+
+Result<std::vector<X509Ptr>> parse_spiffe_bundle(std::string_view json) {
+  const auto document = parse_json(json, "SPIFFE bundle", limits);
+  if (!document) return document.error();
+  const Node* const keys = document->root.find("keys");
+  if (keys == nullptr || !keys->is(Node::Kind::sequence)) return Error{"expected a JWK Set, with a list of keys", "keys"};
+  if (keys->items.size() > max_keys) return Error{"holds more than " + std::to_string(max_keys) + " keys", "keys"};
+  std::vector<X509Ptr> found;
+  for (std::size_t i = 0; i < keys->items.size(); ++i) {
+    auto authority = authority_of(keys->items[i]);
+    if (!authority) return Error{authority.error().message, "keys[" + std::to_string(i) + "]"};
+    if (*authority) found.push_back(std::move(*authority));
+  }
+  if (found.empty()) return Error{"holds no key for X.509-SVIDs; expected one with use x509-svid", "keys"};
+  if (found.size() > max_authorities) return Error{"holds more than " + std::to_string(max_authorities) + " authorities", "keys"};
+  return found;
+}
+
+}  // namespace postern
