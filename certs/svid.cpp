@@ -14,7 +14,6 @@
 namespace postern {
 namespace {
 
-
 // What PEM_read_bio allocates for one block.
 struct PemBlock {
   char* name = nullptr;

@@ -62,9 +62,7 @@ std::string text_at(const Node& node, std::initializer_list<std::string_view> pa
   return at->is(Node::Kind::string) ? at->scalar : std::string();
 }
 
-std::string datum(const Node& secret, std::string_view key) {
-  return from_base64(text_at(secret, {"data", key})).value_or(std::string());
-}
+std::string datum(const Node& secret, std::string_view key) { return from_base64(text_at(secret, {"data", key})).value_or(std::string()); }
 
 AckReports reports_in(const Node& secret) {
   AckReports reports;

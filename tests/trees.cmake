@@ -5,7 +5,7 @@ set(no_aslr setarch --addr-no-randomize)
 set(sanitizer_env "ASAN_OPTIONS=abort_on_error=1:detect_leaks=1:strict_string_checks=1" "UBSAN_OPTIONS=print_stacktrace=1"
   "TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1")
 
-foreach(folder base authz certs proxy control cli)
+foreach(folder base authz certs proxy control injector cli)
   file(GLOB sources CONFIGURE_DEPENDS unit/${folder}/*_test.cpp)
   if(NOT sources)
     continue()

@@ -55,6 +55,7 @@ class SpireCase(unittest.TestCase):
 
 # ctest: timeout 300
 # ctest: stage spire
+# ctest: release only
 class WorkloadApiTest(SpireCase):
     """Two sidecars with an SVID each from one agent: first identity, rotation, loss of the entry, loss of the agent."""
 
@@ -126,6 +127,7 @@ class WorkloadApiTest(SpireCase):
 
 
 # ctest: stage spire
+# ctest: release only
 class ModuleTest(unittest.TestCase):
     """gRPC is in the memory of those sidecars only that are told to use it."""
 
@@ -162,6 +164,7 @@ class ModuleTest(unittest.TestCase):
 
 # ctest: timeout 300
 # ctest: stage spire
+# ctest: release only
 class GoSpiffeTest(SpireCase):
     """web has a sidecar; partner has none and uses go-spiffe. Each calls the other, and each is refused when it should be."""
 

@@ -11,6 +11,7 @@
 namespace postern {
 namespace {
 
+using test::CaOptions;
 using test::TestAuthority;
 using testing::HasSubstr;
 
@@ -78,7 +79,9 @@ TEST_F(SpiffeBundleTest, Base64IsStrict) {
 }
 
 TEST_F(SpiffeBundleTest, ALeafIsNoAuthority) {
-  const TestAuthority leaf = TestAuthority::root("leaf", {.ca = false});
+  CaOptions options;
+  options.ca = false;
+  const TestAuthority leaf = TestAuthority::root("leaf", options);
   EXPECT_THAT(error_of(set_of(key(base64_of(leaf)))), HasSubstr("not a CA certificate"));
 }
 

@@ -27,9 +27,7 @@ TEST(JsonPatch, IsSmall) {
 }
 
 // RFC 6901 section 3.
-TEST(JsonPatch, PathsAreEscaped) {
-  EXPECT_EQ(patch_of(R"({})", R"({"a/b~c":1})"), R"([{"op":"add","path":"/a~1b~0c","value":1}])");
-}
+TEST(JsonPatch, PathsAreEscaped) { EXPECT_EQ(patch_of(R"({})", R"({"a/b~c":1})"), R"([{"op":"add","path":"/a~1b~0c","value":1}])"); }
 
 Node random_node(std::mt19937& random, int depth) {
   switch (depth > 3 ? random() % 2 : random() % 4) {
@@ -55,7 +53,9 @@ TEST(JsonPatch, MakesTheOneOfTheOther) {
     const Node before = make_object({{"root", random_node(random, 0)}});
     const Node after = make_object({{"root", random_node(random, 0)}});
     const auto patch = json_patch(before, after);
-    ASSERT_TRUE(same_value(applied(before, patch), after)) << json_text(before) << "\n" << json_text(after) << "\n" << json_patch_text(patch);
+    ASSERT_TRUE(same_value(applied(before, patch), after)) << json_text(before) << "\n"
+                                                           << json_text(after) << "\n"
+                                                           << json_patch_text(patch);
   }
 }
 

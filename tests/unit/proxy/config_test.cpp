@@ -312,5 +312,23 @@ TEST(ValidateConfig, WantsTheOutboundSideToCloseFirst) {
   EXPECT_EQ(problem_of(config), "valid");
 }
 
+TEST(ValidateConfig, TheWorkloadApiIsASourceOfItsOwn) {
+  const auto error = [](std::string_view yaml) {
+    auto config = parse_config(yaml, "postern.yaml");
+    if (!config) return config.error().text();
+    const auto valid = validate(*config);
+    return valid ? std::string("valid") : valid.error().text();
+  };
+  EXPECT_EQ(error("{mesh: {trustDomain: a.b}, identity: {workloadApi: {enabled: true, socket: 'unix:///run/agent.sock', hint: web}}}"),
+            "valid");
+  EXPECT_EQ(error("{mesh: {trustDomain: a.b}, identity: {workloadApi: {enabled: true}}}"), "valid");
+  EXPECT_THAT(error("identity: {workloadApi: {enabled: true}}"), HasSubstr("mesh.trustDomain"));
+  EXPECT_THAT(error("identity: {workloadApi: {hint: web}}"), HasSubstr("identity.workloadApi.enabled"));
+  EXPECT_THAT(error("identity: {certificate: c, key: k, bundle: b, workloadApi: {enabled: true}}"),
+              HasSubstr("either from files or from the Workload API"));
+  EXPECT_THAT(error("identity: {workloadApi: {enabled: true, socket: /run/agent.sock}}"), HasSubstr("identity.workloadApi.socket"));
+  EXPECT_THAT(error("identity: {workloadApi: {enabled: true, spiffeId: web}}"), HasSubstr("identity.workloadApi.spiffeId"));
+}
+
 }  // namespace
 }  // namespace postern
