@@ -112,6 +112,22 @@ Result<void> add_answer(Report& report, std::string_view body) {
   return {};
 }
 
+Result<void> add_unconnected(Report& report, std::string_view body) {
+  const auto document = parse_json(body, "answer", answer_limits);
+  if (!document) return document.error();
+  const Node* synced = document->root.find("synced");
+  if (synced == nullptr || document->root.find("pods") == nullptr) return Error{"the answer is not that of postern-control", ""};
+  if (!synced->boolean) return Error{"it has not read the cluster yet", ""};
+  std::set<std::string> here;
+  for (const Node& pod : items_in(document->root, "pods")) here.insert(pod.scalar);
+  if (report.unconnected) {
+    std::erase_if(*report.unconnected, [&](const std::string& pod) { return !here.contains(pod); });
+  } else {
+    report.unconnected = std::move(here);
+  }
+  return {};
+}
+
 std::vector<std::string> missing_of(const Report& report, const Question& question) {
   std::vector<std::string> missing;
   if (report.replicas == 0) return {"no replica of the control plane has answered"};
@@ -120,6 +136,10 @@ std::vector<std::string> missing_of(const Report& report, const Question& questi
     if (named != report.policies.end()) missing.push_back(question.policy + ": still there");
     if (report.lagging_streams > 0)
       missing.push_back(std::to_string(report.lagging_streams) + " sidecars have not acknowledged their newest update");
+    if (!report.unconnected) missing.emplace_back("no replica has said which sidecars are connected");
+    for (const std::string& pod : report.unconnected.value_or(std::set<std::string>{})) {
+      missing.push_back(pod + " disconnected: its sidecar is connected to none of these replicas, and keeps what it has");
+    }
     return missing;
   }
   if (!question.policy.empty() && named == report.policies.end())

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -30,11 +31,16 @@ struct Report {
   std::map<std::string, PolicyReport> policies;  // by namespace/name
   std::size_t replicas = 0;                      // that have read the cluster
   std::uint64_t lagging_streams = 0;             // of all of them
+  // Sidecars without a stream at any replica; nothing: not asked for.
+  std::optional<std::set<std::string>> unconnected;
 };
 
 // Adds the body of one replica's GET /policies. Of a policy that replicas know in different generations only the newest counts: what was
 // acknowledged of an older one says nothing.
 Result<void> add_answer(Report& report, std::string_view body);
+
+// Adds the body of one replica's GET /unconnected: a sidecar is connected if one replica says so.
+Result<void> add_unconnected(Report& report, std::string_view body);
 
 // What keeps the policies from being in force; empty: nothing.
 struct Question {

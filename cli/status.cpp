@@ -57,8 +57,9 @@ Result<Question> question_of(const Arguments& arguments) {
 }
 
 // Asks every replica; those that do not answer are named in `problems`.
-Report ask_all(const std::vector<std::string>& addresses, const std::string& policy, std::vector<std::string>& problems) {
+Report ask_all(const std::vector<std::string>& addresses, const Question& question, std::vector<std::string>& problems) {
   std::string path = "/policies";
+  const std::string& policy = question.policy;
   if (const auto slash = policy.find('/'); slash != std::string::npos) {
     path += "?namespace=" + policy.substr(0, slash) + "&name=" + policy.substr(slash + 1);
   }
@@ -71,6 +72,11 @@ Report ask_all(const std::vector<std::string>& addresses, const std::string& pol
       problems.push_back(address + ": answered " + std::to_string(reply->status));
     } else if (auto added = add_answer(report, reply->body); !added) {
       problems.push_back(address + ": " + added.error().text());
+    } else if (question.absent) {
+      const auto sidecars = ask_control(address, "GET", "/unconnected");
+      const auto known = sidecars && sidecars->status == 200 ? add_unconnected(report, sidecars->body)
+                                                             : Error{"does not say which sidecars are connected", {}};
+      if (!known) problems.push_back(address + ": " + known.error().text());
     }
   }
   return report;
@@ -89,7 +95,7 @@ int run(const Arguments& arguments) {
   const auto until = Clock::now() + *deadline;
   while (true) {
     std::vector<std::string> problems;
-    const Report report = ask_all(addresses, question->policy, problems);
+    const Report report = ask_all(addresses, *question, problems);
     std::vector<std::string> missing = missing_of(report, *question);
     // A replica that is away may serve sidecars that still enforce what is to be gone; all others are then seen as disconnected.
     if (question->absent) missing.insert(missing.end(), problems.begin(), problems.end());
@@ -128,7 +134,7 @@ Command status_command() {
                   {"--wait", "", "wait until all is enforced"},
                   {"--deadline", "TIME", "how long to wait; 60s"},
                   {"--generation", "N", "the policy's metadata.generation must have been seen"},
-                  {"--absent", "", "the policy must be gone, and every sidecar in step"},
+                  {"--absent", "", "the policy must be gone, and every running sidecar connected and in step"},
                   {"--strict", "", "a selected pod without a sidecar counts as not enforced"},
                   {"--output", "FORMAT", "json or table"}},
       .positionals = "[NAMESPACE/POLICY]",

@@ -93,6 +93,7 @@ constexpr std::array routes{
     Route{"GET", "/ca", true, authority},
     Route{"POST", "/ca/rotate", false, rotate},
     Route{"GET", "/streams", true, [](const Sources& s, const HttpRequest&) { return from(s.backend.streams_json(), json_type); }},
+    Route{"GET", "/unconnected", true, [](const Sources& s, const HttpRequest&) { return from(s.backend.unconnected_json(), json_type); }},
     Route{"GET", "/config", false,
           [](const Sources& s, const HttpRequest&) {
             return HttpAnswer{200, "application/yaml", s.backend.config_yaml()};

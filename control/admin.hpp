@@ -25,6 +25,7 @@ class ControlAdminBackend {
   virtual std::optional<std::string> metrics() = 0;
   virtual std::optional<std::string> policies_json(std::string_view ns, std::string_view name) = 0;  // empty: all
   virtual std::optional<std::string> streams_json() = 0;
+  virtual std::optional<std::string> unconnected_json() = 0;
   virtual std::optional<std::string> authority_json() = 0;    // empty: there is no built-in CA
   virtual std::optional<std::string> rotate_authority() = 0;  // empty: begun; else why not
   virtual std::string config_yaml() = 0;

@@ -121,6 +121,14 @@ std::vector<ConfigField<ControlConfig>> make_fields() {
       field<Text>(
           "replica", [](auto& c) -> auto& { return c.replica; }, "Name of this replica in the log and in Events. Empty: the host's name."),
 
+      field<ObjectName>(
+          "ticketKeys.secret", [](auto& c) -> auto& { return c.ticket_keys.secret; },
+          "Secret of the replicas' TLS ticket keys, in meshConfigMap.namespace; made where there is none. Empty: keys of this replica's "
+          "own."),
+      field<Time>(
+          "ticketKeys.rotation", [](auto& c) -> auto& { return c.ticket_keys.rotation; },
+          "A key seals tickets for this long, and opens them three times as long."),
+
       field<Number<1, 1'000'000>>(
           "limits.streams", [](auto& c) -> auto& { return c.limits.streams; }, "Streams open at a time; one more is refused."),
       field<Number<1, 100'000>>(
@@ -165,6 +173,7 @@ std::vector<ConfigSection> make_sections() {
       {"mesh", "What holds for the whole mesh where its ConfigMap says nothing."},
       {"mesh.denied", "Identities that are refused whatever policy says: new connections and live ones."},
       {"meshConfigMap", "The mesh's settings in the cluster, watched."},
+      {"ticketKeys", "So that a sidecar's TLS session is resumed at any replica."},
       {"limits", "Bounds. Whatever meets one is counted and logged."},
       {"publish", "How changes that come together are joined."},
   };
@@ -204,6 +213,7 @@ Result<void> validate(const ControlConfig& config) {
     return Error{"port " + std::to_string(config.listen.health.number) + " is given twice; stream and health need a port each",
                  "listen.health"};
   }
+  if (config.ticket_keys.rotation < std::chrono::seconds{1}) return Error{"expected at least 1s", "ticketKeys.rotation"};
   if (config.webhook.certificate.empty() != config.webhook.key.empty()) {
     return Error{"certificate and key are given together, or neither", "webhook"};
   }

@@ -61,6 +61,11 @@ struct ControlConfig {
   std::string kubeconfig;  // empty: in-cluster configuration
   std::string replica;     // for the log and the Events; empty: the host's name
 
+  struct {                                               // YAML: ticketKeys.*
+    std::string secret = "postern-control-ticket-keys";  // in the namespace of config_map; empty: each replica has its own keys
+    std::chrono::milliseconds rotation{12 * 3'600'000};
+  } ticket_keys;
+
   struct {  // YAML: limits.*
     std::uint32_t streams = 20'000;
     std::uint32_t handshakes = 500;  // under way at a time

@@ -120,6 +120,7 @@ int Control::run() {
   }
   asio::co_spawn(io_, flush_loop(), asio::detached);
   asio::co_spawn(io_, settle_loop(), asio::detached);
+  start_ticket_keys();
   start_watching();
   if (webhooks_) webhooks_->start();
   io_.run();
@@ -134,6 +135,9 @@ void Control::start_watching() {
     settings.kind = kind;
     settings.mesh_config = {config_.config_map.ns, config_.config_map.name};
     settings.mesh_defaults = MeshConfig{config_.mesh, {}};
+    // Where there is no ConfigMap, a replica's mark of this kind is as far as its list: the others have seen as much with the next
+    // bookmark, which the API server sends shortly before a watch ends.
+    if (kind == WatchedKind::mesh_config) settings.watch_for = std::chrono::seconds{10};
     Reflector::Handlers handlers;
     handlers.on_event = [this](WatchEvent event) { on_event(std::move(event)); };
     handlers.on_unreadable = [this](const Unreadable& object) { on_unreadable(object); };
@@ -258,13 +262,14 @@ void Control::flush() {
                             {"policies", std::to_string(view.policies.size())},
                             {"seconds", std::to_string(seconds_between(began_, ended))}});
   }
-  const bool no_ranges = store_.mesh().settings.cluster_cidrs.empty();
+  const bool no_ranges = publisher_.ranges().empty();
   if (no_ranges && !warned_of_ranges_) {
     log_.warning(
         "cluster_ranges_unknown",
         {{"remedy",
-          "set mesh.clusterCidrs (here or in the mesh's ConfigMap) to the ranges of pods and Services: without them an address that a "
-          "sidecar does not know counts as outside the cluster, and is never looked up"}});
+          "set mesh.clusterCidrs (here or in the mesh's ConfigMap) to the ranges of pods and Services: no Node has a podCIDR, and there is "
+          "no "
+          "Service, and without them an address that a sidecar does not know counts as outside the cluster, and is never looked up"}});
   }
   warned_of_ranges_ = no_ranges;
   server_->flushed(store_.mark());
@@ -311,6 +316,19 @@ StreamState Control::stream_state(const WorkloadKey& key) const {
   state.since = stream->enforced_since();
   state.refusal = stream->refusal();
   return state;
+}
+
+void Control::start_ticket_keys() {
+  const auto use = [this](TicketKeys keys) {
+    if (auto used = server_->use_ticket_keys(std::move(keys)); !used) log_.error("ticket_keys_unusable", {{"error", used.error().text()}});
+  };
+  // Until the Secret has been read, and where there is none.
+  if (auto own = TicketKey::make()) use(TicketKeys{{*own}, 0});
+  if (config_.ticket_keys.secret.empty()) return;
+  const auto rotation = std::chrono::duration_cast<std::chrono::seconds>(config_.ticket_keys.rotation);
+  ticket_keys_ = std::make_unique<SharedTicketKeys>(
+      io_, client_, SharedTicketKeysSettings{config_.config_map.ns, config_.ticket_keys.secret, rotation}, log_, use);
+  ticket_keys_->start();
 }
 
 asio::awaitable<void> Control::identity_loop() {

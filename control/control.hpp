@@ -32,6 +32,7 @@
 #include "control/policy_server.hpp"
 #include "control/publisher.hpp"
 #include "control/reflector.hpp"
+#include "control/shared_ticket_keys.hpp"
 #include "control/signing_server.hpp"
 #include "control/webhooks.hpp"
 
@@ -67,6 +68,7 @@ class Control final : private ControlAdminBackend {
   void use_authority();
   std::uint64_t lagging_behind(std::uint64_t sequence);
   void read_identity();
+  void start_ticket_keys();
   boost::asio::awaitable<void> end_on_signal();
   ControlFacts facts() const;
   std::string why_not_ready() const;
@@ -84,6 +86,7 @@ class Control final : private ControlAdminBackend {
   std::optional<std::string> metrics() override;
   std::optional<std::string> policies_json(std::string_view ns, std::string_view name) override;
   std::optional<std::string> streams_json() override;
+  std::optional<std::string> unconnected_json() override;
   std::optional<std::string> authority_json() override;
   std::optional<std::string> rotate_authority() override;
   std::string config_yaml() override;
@@ -98,7 +101,8 @@ class Control final : private ControlAdminBackend {
   PolicyEvents events_;
   InForceClock in_force_;
   std::unique_ptr<PolicyServer> server_;
-  std::unique_ptr<Webhooks> webhooks_;  // nothing: none are configured
+  std::unique_ptr<SharedTicketKeys> ticket_keys_;  // null: this replica's own
+  std::unique_ptr<Webhooks> webhooks_;             // nothing: none are configured
   std::vector<std::unique_ptr<Reflector>> reflectors_;
   std::array<std::optional<Clock::time_point>, watched_kinds.size()> synced_at_{};
 

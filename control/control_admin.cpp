@@ -1,6 +1,7 @@
 // What the admin threads ask of the control plane.
 #include <chrono>
 
+#include "base/json_writer.hpp"
 #include "control/control.hpp"
 
 namespace postern {
@@ -63,6 +64,7 @@ ControlFacts Control::facts() const {
   if (webhooks_) out.webhooks = WebhookFacts{webhooks_->stats(), webhooks_->uninjected()};
   if (identity_) out.svid_expiry_seconds = unix_seconds(identity_->svid.not_after);
   out.identity_rejected = identity_rejected_;
+  out.ticket_keys_shared = ticket_keys_ && ticket_keys_->shared();
   if (signing_) {
     out.signing = signing_->stats();
     out.bundle_sequence = bundle_in_use_.sequence;
@@ -93,6 +95,18 @@ std::optional<std::string> Control::policies_json(std::string_view ns, std::stri
 
 std::optional<std::string> Control::streams_json() {
   return ask([this] { return server_->streams_json(); });
+}
+
+std::optional<std::string> Control::unconnected_json() {
+  return ask([this] {
+    flush();
+    const auto stream_of = [this](const WorkloadKey& key) { return stream_state(key); };
+    JsonWriter out;
+    out.begin_object().field("synced", published_).key("pods").begin_array();
+    for (const WorkloadKey& pod : unconnected_pods(store_, stream_of)) out.value(pod.text());
+    out.end_array().end_object();
+    return out.take();
+  });
 }
 
 std::string Control::config_yaml() { return control_config_table().print(config_); }

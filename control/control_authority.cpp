@@ -85,9 +85,8 @@ void Control::use_authority() {
 std::uint64_t Control::lagging_behind(std::uint64_t sequence) {
   const SystemTime now = std::chrono::system_clock::now();
   server_->for_each_stream([&](const PolicyStream& stream) {
-    const auto held = stream.acknowledged().find(std::string(trust_bundle_name));
-    const bool has_it = bundle_resource_ != nullptr && held != stream.acknowledged().end() && held->second == bundle_resource_->hash &&
-                        stream.acknowledged_once();
+    const bool has_it =
+        bundle_resource_ != nullptr && stream.acknowledged().has(trust_bundle_name, bundle_resource_->hash) && stream.acknowledged_once();
     bundle_acks_.saw(stream.owner().key, stream.owner().uid, has_it ? bundle_in_use_.sequence : 0, now);
   });
   // Before everything is listed, nobody is known to be gone.

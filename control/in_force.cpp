@@ -47,10 +47,8 @@ std::vector<std::string> not_enforced(const NetworkPolicy& policy) {
 
 bool enforces(const std::map<std::string, std::string>& wanted, const StreamState& stream) {
   if (wanted.empty() || stream.acknowledged == nullptr) return false;
-  return std::all_of(wanted.begin(), wanted.end(), [&](const auto& resource) {
-    const auto held = stream.acknowledged->find(resource.first);
-    return held != stream.acknowledged->end() && held->second == resource.second;
-  });
+  return std::all_of(wanted.begin(), wanted.end(),
+                     [&](const auto& resource) { return stream.acknowledged->has(resource.first, resource.second); });
 }
 
 // What a pod's sidecar does with the policies that are not in audit.
@@ -118,6 +116,16 @@ std::vector<PolicyStatus> policy_status(const ClusterStore& store, Publisher& pu
       if (!audit || of_pod.state == PodEnforcement::unmeshed) continue;
       of_pod = {.pod = pod, .state = PodEnforcement::audit, .since = {}, .reason = {}};
     }
+  }
+  return out;
+}
+
+std::vector<WorkloadKey> unconnected_pods(const ClusterStore& store, const StreamOf& stream_of) {
+  std::vector<WorkloadKey> out;
+  for (const auto& [key, pod] : store.view().pods) {
+    // One that is still pending runs nothing yet that could let anybody in.
+    if (!pod.workload.meshed || pod.ended() || pod.phase == PodPhase::pending) continue;
+    if (stream_of(key).acknowledged == nullptr) out.push_back(key);
   }
   return out;
 }

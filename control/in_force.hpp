@@ -19,9 +19,9 @@ namespace postern {
 // What is known of one pod's sidecar.
 struct StreamState {
   bool connected = false;
-  const std::map<std::string, std::string>* acknowledged = nullptr;  // name -> hash: what all its workers enforce
-  std::chrono::system_clock::time_point since;                       // of the last acknowledgement that changed its rules or peer sets
-  std::string refusal;                                               // why it refused the newest update; empty: it did not
+  const HeldVersions* acknowledged = nullptr;   // what all its workers enforce
+  std::chrono::system_clock::time_point since;  // of the last acknowledgement that changed its rules or peer sets
+  std::string refusal;                          // why it refused the newest update; empty: it did not
 };
 using StreamOf = std::function<StreamState(const WorkloadKey&)>;
 
@@ -56,6 +56,9 @@ struct PolicyStatus {
 // that compiles to the same resources inherits their acknowledgement.
 std::vector<PolicyStatus> policy_status(const ClusterStore& store, Publisher& publisher, const StreamOf& stream_of, std::string_view ns,
                                         std::string_view name);
+// The running pods with a sidecar whose stream is not at this replica, or has not acknowledged anything yet. Whoever is in every replica's
+// answer may still enforce what was deleted long ago.
+std::vector<WorkloadKey> unconnected_pods(const ClusterStore& store, const StreamOf& stream_of);
 // {"policies":[{"namespace":...,"name":...,"generation":...,"pods":[{"namespace","name","state","since","reason"}],"notEnforced":[...]}]}
 std::string encode(const std::vector<PolicyStatus>& policies);
 

@@ -112,7 +112,7 @@ class KubeconfigReader {
     const Field data = part[name + "-data"];
     const std::string text = trimmed(data.string());
     if (text.empty()) return file(part[name]);
-    auto decoded = text.empty() ? std::nullopt : from_base64(text);
+    auto decoded = from_base64(text);
     if (!decoded) data.refuse("expected base64 (of PEM), found other text");
     return {.file = {}, .text = decoded ? std::move(*decoded) : std::string()};
   }

@@ -149,6 +149,8 @@ std::string render_metrics(const ControlFacts& facts) {
   out.counter("postern_control_events_written_total", "Kubernetes Events written.", facts.events_written);
   out.counter("postern_control_events_dropped_total", "Kubernetes Events left out: too many.", facts.events_dropped);
   out.counter("postern_control_events_failed_total", "Kubernetes Events that the API server did not take.", facts.events_failed);
+  out.gauge("postern_control_ticket_keys_shared", "1: TLS tickets are those of all replicas, by the Secret of ticketKeys.secret.",
+            facts.ticket_keys_shared ? 1 : 0);
   out.gauge("postern_svid_expiry_timestamp_seconds", "When the SVID ends, in unix time; 0: there is none.", facts.svid_expiry_seconds);
   out.counter("postern_control_svids_issued_total", "SVIDs signed for pods.", facts.signing.issued);
   MetricFamily& refused =

@@ -65,6 +65,7 @@ struct ControlFacts {
   std::optional<WebhookFacts> webhooks;
   double svid_expiry_seconds = 0;  // unix time; 0: no SVID
   std::uint64_t identity_rejected = 0;
+  bool ticket_keys_shared = false;
   SigningServer::Stats signing;         // of the built-in CA
   double authority_expiry_seconds = 0;  // unix time; 0: no built-in CA
   std::uint64_t bundle_sequence = 0;

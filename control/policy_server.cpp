@@ -1,5 +1,7 @@
 #include "control/policy_server.hpp"
 
+#include <malloc.h>
+
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
@@ -29,8 +31,8 @@ constexpr auto as_values = asio::as_tuple(asio::use_awaitable);
 constexpr auto sweep_interval = std::chrono::milliseconds{250};
 constexpr auto accept_pause = std::chrono::milliseconds{100};
 constexpr unsigned failure_lines_per_second = 10;
+constexpr std::uint64_t trim_after = 100;  // connections
 constexpr std::size_t upgrade_bytes = 8U << 10;
-constexpr std::size_t kept_tls_sessions = 20'000;
 constexpr std::size_t read_buffer_bytes = 18U << 10;  // one record: messages of sidecars are short
 
 websocket::close_reason close_reason_of(const PolicyStream::End& end) {
@@ -108,7 +110,6 @@ PolicyServer::PolicyServer(asio::io_context& io, const ControlConfig& config, Cl
                [this]() -> const Mark& { return mark_; },
                {},
                nullptr},
-      tls_sessions_(std::make_shared<SessionCache>(kept_tls_sessions, 1)),
       acceptor_(io),
       room_(io),
       sweep_(io) {}
@@ -119,10 +120,24 @@ PolicyServer::~PolicyServer() {
 }
 
 Result<void> PolicyServer::use_identity(const X509ContextPtr& identity) {
+  const X509ContextPtr before = std::exchange(identity_, identity);
+  auto made = renew_tls();
+  if (!made) identity_ = before;
+  return made;
+}
+
+Result<void> PolicyServer::use_ticket_keys(TicketKeys keys) {
+  ticket_keys_ = std::make_shared<const TicketKeys>(std::move(keys));
+  return identity_ == nullptr ? Result<void>() : renew_tls();
+}
+
+Result<void> PolicyServer::renew_tls() {
   TlsSettings settings;
   settings.alpn = control_alpn;
   settings.read_buffer_bytes = read_buffer_bytes;
-  auto made = TlsContext::make(identity, settings, tls_sessions_, ++tls_generation_);
+  settings.ticket_keys = ticket_keys_;
+  settings.tcp_end_is_enough = true;  // a WebSocket has a closing handshake of its own
+  auto made = TlsContext::make(identity_, settings, nullptr, ++tls_generation_);
   if (!made) return made.error();
   tls_ = std::make_unique<TlsContext>(*std::move(made));
   return {};
@@ -193,6 +208,7 @@ asio::awaitable<void> PolicyServer::sweep_loop() {
       context_.flush();
       proceed_all(now);
     }
+    give_back_memory();
     for (const auto& [key, session] : sessions_) {
       if (!session->admitted && !session->closing && now - session->since > config_.limits.handshake_timeout) {
         fail(*session, "handshake_timeout", "no hello within the deadline");
@@ -203,6 +219,13 @@ asio::awaitable<void> PolicyServer::sweep_loop() {
       }
     }
   }
+}
+
+// Many handshakes at a time leave holes that the allocator keeps: given back to the system once it is quiet again.
+void PolicyServer::give_back_memory() {
+  if (stats_.accepted - trimmed_at_ < trim_after || handshaking_ > 0) return;
+  trimmed_at_ = stats_.accepted;
+  ::malloc_trim(0);
 }
 
 void PolicyServer::fail(Session& session, std::string_view reason, std::string detail) {

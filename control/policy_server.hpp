@@ -36,6 +36,8 @@ class PolicyServer {
 
   // Connections accepted from now on use this SVID; streams that are open stay.
   Result<void> use_identity(const X509ContextPtr& identity);
+  // Tickets that new connections bring are opened, and made, with these: what was made with others means a full handshake.
+  Result<void> use_ticket_keys(TicketKeys keys);
   // What every stream carries from now on beside its subscription (docs/stream.md, trust-bundle).
   void use_trust_bundle(const ResourcePtr& bundle);
   // Of the sidecars that are in step, or on their way there.
@@ -78,12 +80,14 @@ class PolicyServer {
   boost::asio::awaitable<void> read_messages(SessionPtr session);
   boost::asio::awaitable<void> write_messages(SessionPtr session);
   boost::asio::awaitable<void> finish(SessionPtr session);
+  Result<void> renew_tls();
   void proceed_all(PolicyStream::Clock::time_point now);
   void admit(Session& session);
   void take_over(Session& session);
   DeniedBy denied(const Session& session) const;  // by the mesh's deny-list
   void end_denied(Session& session);
   void remove(const SessionPtr& session, std::string_view reason, const std::string& detail);
+  void give_back_memory();
   void fail(Session& session, std::string_view reason, std::string detail);
 
   boost::asio::io_context& io_;
@@ -92,7 +96,8 @@ class PolicyServer {
   std::function<void()> acknowledged_;
   StreamContext context_;
   Mark mark_;
-  std::shared_ptr<SessionCache> tls_sessions_;
+  X509ContextPtr identity_;
+  TicketKeysPtr ticket_keys_;  // null: none given yet, and sessions are not resumed
   std::unique_ptr<TlsContext> tls_;
   std::uint64_t tls_generation_ = 0;
   boost::asio::ip::tcp::acceptor acceptor_;
@@ -101,6 +106,7 @@ class PolicyServer {
   std::map<const Session*, SessionPtr> sessions_;
   std::map<WorkloadKey, Session*> by_owner_;  // the streams that are serving
   std::size_t handshaking_ = 0;
+  std::uint64_t trimmed_at_ = 0;  // Stats::accepted then
   bool closing_ = false;
   Stats stats_;
   // Of the lines that anybody can cause who can connect, a few a second are enough.

@@ -106,8 +106,7 @@ bool PolicyStream::take_answered(std::uint64_t nonce) {
 void PolicyStream::on(const Ack& ack, Clock::time_point) {
   if (!take_answered(ack.nonce)) return;
   ++context_.counters.acks;
-  for (auto& [name, hash] : outstanding_->sent) acknowledged_.insert_or_assign(std::move(name), std::move(hash));
-  for (const std::string& name : outstanding_->removed) acknowledged_.erase(name);
+  acknowledged_.update(outstanding_->sent, outstanding_->removed);
   if (outstanding_->rules || !acknowledged_once_) enforced_since_ = std::chrono::system_clock::now();
   acknowledged_once_ = true;
   refusal_.clear();
@@ -172,8 +171,7 @@ void PolicyStream::trust_bundle_changed() {
 void PolicyStream::add_trust_bundle(Subscription::Difference& difference) const {
   if (context_.trust_bundle == nullptr) return;
   std::erase(difference.removed, trust_bundle_name);
-  const auto held = acknowledged_.find(context_.trust_bundle->name);
-  if (held == acknowledged_.end() || held->second != context_.trust_bundle->hash) difference.resources.push_back(context_.trust_bundle);
+  if (!acknowledged_.has(context_.trust_bundle->name, context_.trust_bundle->hash)) difference.resources.push_back(context_.trust_bundle);
 }
 
 std::optional<std::string> PolicyStream::next_message() {
@@ -207,7 +205,7 @@ std::optional<std::string> PolicyStream::next_update() {
   if (hello_->epoch == update.mark.epoch) update.mark.advance_to(*hello_);
   Outstanding outstanding;
   for (const ResourcePtr& resource : difference.resources) {
-    outstanding.sent.emplace_back(resource->name, resource->hash);
+    outstanding.sent.emplace(resource->name, resource->hash);
     outstanding.rules = outstanding.rules || holds_rules(resource->name);
   }
   for (const std::string& name : difference.removed) outstanding.rules = outstanding.rules || holds_rules(name);

@@ -90,7 +90,7 @@ class PolicyStream {
   bool serving() const { return subscription_ != nullptr; }
 
   // For "in force" and for people.
-  const std::map<std::string, std::string>& acknowledged() const { return acknowledged_; }
+  const HeldVersions& acknowledged() const { return acknowledged_; }
   std::chrono::system_clock::time_point enforced_since() const { return enforced_since_; }
   const std::string& refusal() const { return refusal_; }          // the reason of the latest NACK, until something newer is acknowledged
   const std::string& waiting_for() const { return waiting_for_; }  // empty: serving
@@ -101,7 +101,7 @@ class PolicyStream {
 
  private:
   struct Outstanding {
-    std::vector<std::pair<std::string, std::string>> sent;  // name, hash
+    std::map<std::string, std::string> sent;  // name -> hash
     std::vector<std::string> removed;
     bool rules = false;  // holds the allow list or a peer set
   };
@@ -126,7 +126,7 @@ class PolicyStream {
   std::optional<Mark> hello_;  // what the sidecar presented
   std::string version_;
   std::unique_ptr<Subscription> subscription_;
-  std::map<std::string, std::string> acknowledged_;  // name -> hash
+  HeldVersions acknowledged_;
   std::optional<Outstanding> outstanding_;
   std::uint64_t nonce_ = 0;
   bool pending_ = false;  // something may differ from what was acknowledged

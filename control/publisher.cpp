@@ -44,6 +44,8 @@ std::vector<WorkloadKey> Publisher::selected_by(const ObjectKey& policy) const {
   return selected;
 }
 
+const std::vector<Cidr>& Publisher::ranges() const { return index_->ranges(); }
+
 Publisher::Stats Publisher::stats() const {
   return {.subscriptions = index_->scope_count(),
           .peer_sets = index_->sets.size(),

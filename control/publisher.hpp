@@ -14,6 +14,7 @@
 
 #include "authz/resource.hpp"
 #include "control/cluster_store.hpp"
+#include "control/held_versions.hpp"
 
 namespace postern {
 
@@ -25,16 +26,16 @@ class Subscription {
  public:
   virtual ~Subscription() = default;  // unsubscribes
 
-  // What there is now and `held` (name -> hash) does not have or has otherwise, and the names it should no longer have.
+  // What there is now and `held` does not have or has otherwise, and the names it should no longer have.
   struct Difference {
     std::vector<ResourcePtr> resources;
     std::vector<std::string> removed;
     bool empty() const { return resources.empty() && removed.empty(); }
   };
   // What is held outside the scope with the very hash that it has now counts as looked up: the stream moved here from another replica.
-  virtual Difference difference(const std::map<std::string, std::string>& held) = 0;
+  virtual Difference difference(const HeldVersions& held) = 0;
   // Narrower: only the names that changed since the last call of either.
-  virtual Difference changes(const std::map<std::string, std::string>& held) = 0;
+  virtual Difference changes(const HeldVersions& held) = 0;
   // Brings what is at the address into the scope: a pod; a Service with its endpoints' pods; a node, with the Services that have a
   // NodePort. False: nothing known. What it brought stays current until it is forgotten, or is gone and was said to be removed.
   virtual bool look_up(const IpAddress& address) = 0;
@@ -63,6 +64,9 @@ class Publisher {
   std::map<std::string, std::string> resources_of(const WorkloadKey& pod);
   // The pods that a policy selects now, by key.
   std::vector<WorkloadKey> selected_by(const ObjectKey& policy) const;
+
+  // The ranges of pods and Services that settings carry: as configured, else as Nodes and Services tell (control/cluster_ranges.hpp).
+  const std::vector<Cidr>& ranges() const;
 
   struct Stats {
     std::size_t subscriptions = 0;

@@ -191,54 +191,54 @@ std::vector<ResourcePtr> Scope::everything() {
   return all;
 }
 
-Subscription::Difference Scope::difference(const std::map<std::string, std::string>& held) {
+Subscription::Difference Scope::difference(const HeldVersions& held) {
   Difference difference;
   if (!is_live()) return difference;
   if (!std::exchange(adopted_, true)) adopt(held);
-  auto candidate = held.begin();
+  std::size_t at = 0;
   for (ResourcePtr& resource : everything()) {
-    for (; candidate != held.end() && candidate->first < resource->name; ++candidate) difference.removed.push_back(candidate->first);
-    const bool is_held = candidate != held.end() && candidate->first == resource->name;
-    if (!is_held || candidate->second != resource->hash) difference.resources.push_back(std::move(resource));
-    if (is_held) ++candidate;
+    for (; at < held.size() && held.name_at(at) < resource->name; ++at) difference.removed.emplace_back(held.name_at(at));
+    const bool is_held = at < held.size() && held.name_at(at) == resource->name;
+    if (!is_held || !held.has_hash_at(at, resource->hash)) difference.resources.push_back(std::move(resource));
+    if (is_held) ++at;
   }
-  for (; candidate != held.end(); ++candidate) difference.removed.push_back(candidate->first);
+  for (; at < held.size(); ++at) difference.removed.emplace_back(held.name_at(at));
   forget_gone();
   marked_.clear();
   all_marked_ = false;
   return difference;
 }
 
-Subscription::Difference Scope::changes(const std::map<std::string, std::string>& held) {
+Subscription::Difference Scope::changes(const HeldVersions& held) {
   if (all_marked_) return difference(held);
   Difference difference;
   if (!is_live()) return difference;
   for (const auto& [kind, key] : std::exchange(marked_, {})) {
-    const auto found = held.find(name_of(kind, key));
+    std::string name = name_of(kind, key);
     if (ResourcePtr resource = current(kind, key)) {
-      if (found == held.end() || found->second != resource->hash) difference.resources.push_back(std::move(resource));
-    } else if (found != held.end()) {
-      difference.removed.push_back(found->first);
+      if (!held.has(name, resource->hash)) difference.resources.push_back(std::move(resource));
+    } else if (held.contains(name)) {
+      difference.removed.push_back(std::move(name));
     }
   }
   if (!difference.removed.empty()) forget_gone();
   return difference;
 }
 
-void Scope::adopt(const std::map<std::string, std::string>& held) {
-  for (const auto& [name, hash] : held) {
-    const auto parsed = parse_resource_name(name);
+void Scope::adopt(const HeldVersions& held) {
+  for (std::size_t i = 0; i < held.size(); ++i) {
+    const auto parsed = parse_resource_name(held.name_at(i));
     if (!parsed || parsed->first != ResourceKind::service) continue;
     ServiceNode* service = index_.services.find(parsed->second);
-    if (service != nullptr && service->record && !has(*service) && index_.services.resource(*service)->hash == hash)
+    if (service != nullptr && service->record && !has(*service) && held.has_hash_at(i, index_.services.resource(*service)->hash))
       add_looked_up(*service);
   }
-  for (const auto& [name, hash] : held) {
-    const auto parsed = parse_resource_name(name);
+  for (std::size_t i = 0; i < held.size(); ++i) {
+    const auto parsed = parse_resource_name(held.name_at(i));
     if (!parsed || parsed->first != ResourceKind::pod) continue;
     const auto pod = index_.pods.find(parsed->second);
     if (pod == index_.pods.end() || pod->second.pod == nullptr || has(pod->second)) continue;
-    if (index_.resource(pod->second)->hash == hash) add_looked_up(pod->second);
+    if (held.has_hash_at(i, index_.resource(pod->second)->hash)) add_looked_up(pod->second);
   }
 }
 

@@ -32,8 +32,8 @@ class Scope final : public Subscription {
   Scope(const Scope&) = delete;
   Scope& operator=(const Scope&) = delete;
 
-  Difference difference(const std::map<std::string, std::string>& held) override;
-  Difference changes(const std::map<std::string, std::string>& held) override;
+  Difference difference(const HeldVersions& held) override;
+  Difference changes(const HeldVersions& held) override;
   bool look_up(const IpAddress& address) override;
   void forget(const std::string& name) override;
 
@@ -62,7 +62,7 @@ class Scope final : public Subscription {
   ResourcePtr current(ResourceKind kind, const ObjectKey& key);
   ResourcePtr nodes_resource() const;
   std::vector<ResourcePtr> everything();
-  void adopt(const std::map<std::string, std::string>& held);
+  void adopt(const HeldVersions& held);
   void add_looked_up(PodNode& pod);
   void add_looked_up(ServiceNode& service);
   void forget_gone();

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "authz/compiler.hpp"
+#include "control/cluster_ranges.hpp"
 #include "control/resource_hash.hpp"
 
 namespace postern {
@@ -46,12 +47,13 @@ Changes ScopeIndex::everything() const {
 // The order matters: each step reads only what the steps before it have brought up to date.
 void ScopeIndex::follow(const Changes& changes) {
   if (changes.settings) follow_settings();
+  const bool other_ranges = follow_ranges(changes);
   follow_pods(changes);
   follow_nodes(changes.nodes);
   follow_services(changes);
   for (const ObjectKey& policy : changes.policies) lists.policy_changed(policy);
   lists.renew();
-  if (changes.settings) {
+  if (changes.settings || other_ranges) {
     for (const auto& [number, scope] : scopes_) scope->renew_own();
   }
 }
@@ -61,6 +63,25 @@ void ScopeIndex::follow_settings() {
   for (auto& [key, node] : pods) node.resource = nullptr;  // the mTLS mode may be the mesh's
   lists.everything_changed();
   for (const auto& [number, scope] : scopes_) scope->mark_all();
+}
+
+// Whether they are others now. The scopes learn of it last: their pods are not up to date yet.
+bool ScopeIndex::follow_ranges(const Changes& changes) {
+  if (!store.mesh().settings.cluster_cidrs.empty()) {
+    derived_ranges_.clear();
+    return false;
+  }
+  if (built_ && !changes.settings && changes.nodes.empty() && changes.services.empty()) return false;
+  std::vector<Cidr> now = cluster_ranges(store.view());
+  if (now == derived_ranges_) return false;
+  derived_ranges_ = std::move(now);
+  settings_.clear();
+  return true;
+}
+
+const std::vector<Cidr>& ScopeIndex::ranges() const {
+  const std::vector<Cidr>& configured = store.mesh().settings.cluster_cidrs;
+  return configured.empty() ? derived_ranges_ : configured;
 }
 
 bool ScopeIndex::has_namespace(const std::string& name) const {
@@ -236,6 +257,7 @@ ResourcePtr ScopeIndex::settings_for(const Pod& pod) {
   ResourcePtr& known = settings_[addresses];
   if (known == nullptr) {
     MeshSettings settings = store.mesh().settings;
+    settings.cluster_cidrs = ranges();
     settings.node_addresses = std::move(addresses);
     known = make_resource("settings", encode(settings));
   }

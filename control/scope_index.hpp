@@ -36,6 +36,8 @@ class ScopeIndex {
   // The resources that more than one scope may have.
   const ResourcePtr& resource(graph::PodNode& pod) const;
   ResourcePtr settings_for(const Pod& pod);
+  // Of pods and Services: as configured, or as the cluster's objects tell.
+  const std::vector<Cidr>& ranges() const;
 
   std::vector<graph::PodNode*> pods_at(const IpAddress& address) const;
   bool is_node(const IpAddress& address) const { return node_addresses_.contains(address); }
@@ -58,6 +60,7 @@ class ScopeIndex {
   Changes everything() const;
   void follow(const Changes& changes);
   void follow_settings();
+  bool follow_ranges(const Changes& changes);
   void follow_pods(const Changes& changes);
   void follow_pod(const ObjectKey& key);
   void follow_lost_pod(graph::PodNode& node);
@@ -75,6 +78,7 @@ class ScopeIndex {
   std::unordered_map<IpAddress, std::uint32_t, IpAddressHash> node_addresses_;  // how many say so
   std::map<std::string, std::vector<IpAddress>> nodes_;                         // by name, as counted
   bool node_addresses_changed_ = false;
+  std::vector<Cidr> derived_ranges_;                        // where none are configured
   std::map<std::vector<IpAddress>, ResourcePtr> settings_;  // by the addresses of the pod's node
   std::vector<graph::Scope*> node_lookers_;
   std::map<std::uint64_t, graph::Scope*> scopes_;  // by when they came

@@ -23,6 +23,8 @@ using boost::system::error_code;
 using tcp = asio::ip::tcp;
 
 constexpr auto as_values = asio::as_tuple(asio::use_awaitable);
+// Replicas share their ticket keys (docs/stream.md): the session made with one is offered to all.
+const SocketAddress any_replica{};
 constexpr std::size_t unsent_max = 4096;  // messages; an other end that takes none of so many is not alive
 
 // Closes a socket at a deadline, unless it is disarmed (or dies) first.
@@ -72,6 +74,8 @@ class WebSocketStream final : public ControlStream, public std::enable_shared_fr
     const std::string host = "postern-control";
     const std::string path(stream_path);
     const auto [ec] = co_await socket_.async_handshake(host, path, as_values);
+    // A ticket brings back the certificate that it was made with, which may have been denied since.
+    if (ec) TlsContext::forget_session(socket_.next_layer().ssl());
     if (ec) co_return Error{"the WebSocket was refused: " + ec.message() + "; is this port that of postern-control's stream?", ""};
     co_return Result<void>();
   }
@@ -139,9 +143,7 @@ asio::awaitable<Result<std::shared_ptr<ControlStream>>> ControlStream::connect(t
   error_code ignored;
   socket.set_option(tcp::no_delay(true), ignored);
 
-  const auto address = IpAddress::parse(to.address().to_string());
-  if (!address) co_return address.error();
-  SslPtr ssl = tls->new_client(SocketAddress{*address, Port{to.port()}}, true);
+  SslPtr ssl = tls->new_client(any_replica, true);
   if (!ssl) co_return Error{"out of memory", ""};
   TlsSocket secured(std::move(socket), std::move(ssl));
   {

@@ -374,6 +374,7 @@ void PolicyClient::Impl::take_identity(const X509ContextPtr& identity) {
   settings.groups = config_.tls.groups;
   settings.alpn = control_alpn;
   settings.read_buffer_bytes = 17U << 10;
+  settings.tcp_end_is_enough = true;  // a WebSocket has a closing handshake of its own
   auto context = TlsContext::make(identity, settings, sessions_, ++tls_generation_);
   if (!context) return log_.error("identity_rejected", {{"error", context.error().text()}, {"for", "the stream from the control plane"}});
   if (tls_) tls_->retire();

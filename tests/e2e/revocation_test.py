@@ -102,6 +102,8 @@ class DenyListTest(RevocationCase):
         self.assertEqual(self.sidecar.wait_record(verdict="DROPPED", **{"close.detail": "serial"})["close.reason"], "identity_denied")
         sidecar.rotate(svid)
         self.mesh.wait_allowed("web", "api")
+        # Nor is the stream shut to it, although it has a ticket of the denied certificate.
+        wait_until(lambda: self.mesh.serving("web") is not None, 30, self.mesh.said)
 
     def test_a_resumed_session_and_a_recycled_connection_are_no_way_around(self):
         tls = context(self.mesh.svid("web"))

@@ -1,9 +1,13 @@
 #!/usr/bin/env python3
-"""Measures the control plane at scale: a real API server, a real postern-control, and many simulated sidecars (real streams over mTLS, each with
-an SVID of its own) in a process beside it.
+"""Measures the control plane at scale: a real API server, real postern-control replicas, and many simulated sidecars (real streams over mTLS, each
+with an SVID of its own) in a process beside them.
 
-Every pod is in one peer set of its application, and each application's pods name the set of the one before: so a change of one pod concerns those
-sidecars that may be called by it, and nobody else."""
+  1. A small cluster (1,000 pods and policies), every pod's sidecar connected: latency of changes, 50 changes a second.
+  2. It grows tenfold while they are connected: what do they notice of it? Then the same measurements again.
+  3. Start with the large cluster; more sidecars; all of them move to the other replica at once, resumed and with full handshakes.
+
+Ten pods are an application. Each application's policies let two others of its namespace in, by two peer sets: so a change of one pod concerns the 20
+sidecars that name a set with it, and itself."""
 
 import argparse
 import json
@@ -18,6 +22,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, os.pardir, os.pardir))
+sys.path.insert(0, HERE)
 sys.dont_write_bytecode = True
 
 from kit.control import Control  # noqa: E402
@@ -25,6 +30,8 @@ from kit.kube import KubeServer  # noqa: E402
 from kit.pki import Authority  # noqa: E402
 from kit.pods import Network  # noqa: E402
 from kit.sidecar import program  # noqa: E402
+
+import report  # noqa: E402
 
 TRUST_DOMAIN = "bench.test"
 APPLICATION = 10  # pods
@@ -55,27 +62,29 @@ def address_of(index):
     return f"10.{64 + index // 64000}.{index // 250 % 256}.{index % 250 + 1}"
 
 
-def policy_object(number, applications):
-    """The policies of an application: it is called by the one before it in its namespace; more than one for each: other ports."""
-    application, port = number % applications, 8080 + number // applications
-    before = application - 1 if application % 10 else application + 9
-    peer = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace_of(before)}},
-            "podSelector": {"matchLabels": {"app": f"app-{before}"}}}
+def policy_object(application, number):
+    """One of the policies of an application: it is called by the two before it in its namespace; each policy for a port of its own."""
+    first = application // 10 * 10
+    before, second = (first + (application - first + 10 - step) % 10 for step in (1, 2))
+    space = {"matchLabels": {"kubernetes.io/metadata.name": namespace_of(application)}}
+    peers = [{"namespaceSelector": space, "podSelector": {"matchLabels": {"app": f"app-{before}"}}},
+             {"namespaceSelector": space, "podSelector": {"matchLabels": {"app": f"app-{second}", "tier": "web"}}}]
+    port = 8080 + number
     return {"kind": "NetworkPolicy", "apiVersion": "networking.k8s.io/v1",
             "metadata": {"name": f"app-{application}-{port}", "namespace": namespace_of(application)},
             "spec": {"podSelector": {"matchLabels": {"app": f"app-{application}"}}, "policyTypes": ["Ingress"],
-                     "ingress": [{"from": [peer], "ports": [{"port": port}]}]}}
+                     "ingress": [{"from": peers, "ports": [{"port": port}]}]}}
 
 
 class Sidecars:
     """The process of simulated sidecars."""
 
-    def __init__(self, folder, control, authority, workloads):
+    def __init__(self, folder, controls, authority, workloads):
         path = f"{folder}/workloads"
         with open(path, "w", encoding="ascii") as file:
             file.writelines(f"{ns} {name} {uid} default\n" for ns, name, uid in workloads)
         binary = os.path.join(os.path.dirname(program("postern-control")), os.pardir, "tests/bench/control/postern-bench-sidecars")
-        self.child = subprocess.Popen([binary, "--control", control, "--workloads", path, "--ca", f"{authority.folder}/ca.pem", "--ca-key",
+        self.child = subprocess.Popen([binary, "--control", ",".join(controls), "--workloads", path, "--ca", f"{authority.folder}/ca.pem", "--ca-key",
                                        f"{authority.folder}/ca.key", "--trust-domain", TRUST_DOMAIN], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                       text=True, bufsize=1)
         self.lines = queue.Queue()
@@ -96,22 +105,23 @@ class Sidecars:
             if line[0] == word:
                 return line
 
-    def updates(self, quiet, deadline=30.0):
-        """All updates until none has come for `quiet` seconds: (workload, nanoseconds, bytes)."""
-        found, until = [], time.monotonic() + deadline
-        while time.monotonic() < until:
+    def updates(self, quiet, deadline=30.0, enough=None):
+        """All updates until none has come for `quiet` seconds, or `enough` sidecars had one: (workload, nanoseconds, bytes)."""
+        found, who, until = [], set(), time.monotonic() + deadline
+        while time.monotonic() < until and (enough is None or len(who) < enough):
             try:
                 line = self.lines.get(timeout=quiet)
             except queue.Empty:
                 break
             if line[0] == "update":
                 found.append((int(line[1]), int(line[2]), int(line[3])))
+                who.add(found[-1][0])
         return found
 
     def stats(self):
         self.tell("stats")
-        names = ("streams", "updates", "bytes", "resources", "resumed", "full")
-        return dict(zip(names, map(int, self.wait("stats", 30)[1:])))
+        names = ("streams", "updates", "bytes", "resources", "resumed", "full", "held")
+        return dict(zip(names, map(int, self.wait("stats", 60)[1:])))
 
     def close(self):
         self.tell("quit")
@@ -140,70 +150,83 @@ class Bench:
         self.net = Network("scale")
         self.folder = self.net.folder
         self.authority = Authority(f"{self.folder}/ca", TRUST_DOMAIN)
-        self.results = {"pods": options.pods, "policies": options.policies, "sidecars": options.sidecars}
+        self.workloads, self.policies = [], 0
+        self.results = {"sizes": {}, "sidecars": options.sidecars, "many": options.many}
 
-    def populate(self):
-        options = self.options
-        self.server = KubeServer(f"{self.folder}/kube", extra=("--max-requests-inflight=3000",))
-        api = self.server.api()
-        applications = options.pods // APPLICATION
-        for number in range((applications + 9) // 10):
-            api.namespace(f"ns-{number}")
-        say(f"creating {options.pods} pods and {options.policies} policies at the API server")
-        stored = self.server.api().create_many([pod_object(i) for i in range(options.pods)], threads=8)
-        self.workloads = [(item["metadata"]["namespace"], item["metadata"]["name"], item["metadata"]["uid"]) for item in stored]
-        apis = threading.local()
+    def start_api_server(self):
+        self.server = KubeServer(f"{self.folder}/kube", extra=("--max-requests-inflight=3000", "--max-mutating-requests-inflight=3000"))
+        self.api = self.server.api()
+        self.api.namespace("postern-system")
 
-        def status(index):
-            if not hasattr(apis, "api"):
-                apis.api = self.server.api()
-            apis.api.pod_status(f"pod-{index}", namespace_of(application_of(index)), [address_of(index)])
-        threads = [threading.Thread(target=lambda first=first: [status(i) for i in range(first, options.pods, 8)]) for first in range(8)]
+    def populate(self, pods, policies):
+        """Makes the cluster as large as that; what is there stays."""
+        began, first = time.monotonic(), len(self.workloads)
+        for number in range(first // 100, (pods + 99) // 100):
+            self.api.namespace(f"ns-{number}")
+        stored = self.server.api().create_many([pod_object(i) for i in range(first, pods)], threads=8)
+        self.workloads += [(item["metadata"]["namespace"], item["metadata"]["name"], item["metadata"]["uid"]) for item in stored]
+
+        def status(start):
+            api = self.server.api()
+            for i in range(start, pods, 8):
+                api.pod_status(f"pod-{i}", namespace_of(application_of(i)), [address_of(i)])
+        threads = [threading.Thread(target=status, args=(first + offset,)) for offset in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        api.create_many([policy_object(i, applications) for i in range(options.policies)], threads=8)
-        self.api = self.server.api()
+        applications, new = range(first // APPLICATION, pods // APPLICATION), policies - self.policies
+        each = (new + len(applications) - 1) // len(applications)
+        items = [policy_object(application, number) for number in range(each) for application in applications][:new]
+        self.server.api().create_many(items, threads=8)
+        self.policies = policies
+        say(f"{pods} pods and {policies} policies are there after {time.monotonic() - began:.1f} s")
 
-    def start_control(self):
+    def new_control(self, name):
+        control = Control(f"{self.folder}/{name}", self.server.kubeconfig, self.authority, replica=name,
+                          config={"mesh": {"trustDomain": TRUST_DOMAIN, "clusterCidrs": ["10.0.0.0/8"]}, "logLevel": "warning"})
+        return control
+
+    def start_control(self, into):
         began = time.monotonic()
-        self.control = Control(f"{self.folder}/control", self.server.kubeconfig, self.authority,
-                               config={"mesh": {"trustDomain": TRUST_DOMAIN, "clusterCidrs": ["10.0.0.0/8"]}})
         self.control.start()
-        self.results["start_seconds"] = round(time.monotonic() - began, 2)
-        self.results["control_mb_synced"] = round(rss_mb(self.control.process.pid), 1)
-        say(f"everything published {self.results['start_seconds']} s after the start; {self.results['control_mb_synced']} MB")
+        into["start_s"] = round(time.monotonic() - began, 2)
+        into["control_mb"] = round(rss_mb(self.control.process.pid), 1)
+        say(f"everything published {into['start_s']} s after the start; {into['control_mb']} MB")
 
-    def connect(self):
-        count = self.options.sidecars
-        self.sidecars = Sidecars(self.folder, self.control.address, self.authority, self.workloads[:count])
+    def connect(self, count, into):
+        """That many streams more."""
+        before = self.sidecars.stats()
         began = time.monotonic()
         self.sidecars.tell(f"connect {count}")
-        self.sidecars.wait("connected", 120)
-        self.results["connect_seconds"] = round(time.monotonic() - began, 2)
+        self.sidecars.wait("connected", 180)
+        into["connect_s"] = round(time.monotonic() - began, 2)
         stats = self.sidecars.stats()
-        self.results["bytes_per_sidecar_at_start"] = stats["bytes"] // count
-        self.results["control_mb_connected"] = round(rss_mb(self.control.process.pid), 1)
-        self.results["kb_per_stream"] = round((self.results["control_mb_connected"] - self.results["control_mb_synced"]) * 1024 / count, 1)
-        say(f"{count} streams in step after {self.results['connect_seconds']} s; {self.results['kb_per_stream']} KB each at the control plane")
+        into["start_bytes"] = (stats["bytes"] - before["bytes"]) // count
+        into["held_bytes"] = stats["held"] // stats["streams"]
+        say(f"{count} streams more in step after {into['connect_s']} s; {into['start_bytes']} bytes to each")
 
-    def latency(self, name, change, rounds):
+    def latency(self, change, rounds):
         """From before the request to the API server until the last of the sidecars that it concerns has it."""
-        times, sizes, concerned = [], [], []
-        for number in range(rounds):
-            self.sidecars.updates(0.2)
+        times, sizes, enough = [], [], None
+        for number in range(-2, rounds):  # a pair more: the last of a pair takes back what the first did
+            self.sidecars.updates(0.03)
             began = time.monotonic_ns()
-            change(number)
-            updates = self.sidecars.updates(0.5)
-            if not updates:
-                raise RuntimeError(f"{name}: nobody was told of change {number}")
+            change(number + 2)
+            updates = self.sidecars.updates(1.0 if enough is None else 5.0, enough=enough)
+            concerned = len({who for who, _, _ in updates})
+            if enough is None:
+                enough = concerned  # the first round says how many these are, by waiting until nobody else comes
+            if not updates or concerned < enough:
+                raise RuntimeError(f"change {number}: {concerned} of {enough} sidecars were told")
+            if number < 0:
+                continue
             times.append((max(at for _, at, _ in updates) - began) / 1e6)
             sizes.append(statistics.mean(size for _, _, size in updates))
-            concerned.append(len({who for who, _, _ in updates}))
-        self.results[name] = {"rounds": rounds, "sidecars": statistics.mean(concerned), "bytes": round(statistics.mean(sizes)),
-                              "ms": {"min": round(min(times), 1), "median": round(statistics.median(times), 1), "p99": round(percentile(times, 0.99), 1)}}
-        say(f"{name}: {self.results[name]}")
+        result = {"rounds": rounds, "sidecars": enough, "bytes": round(statistics.mean(sizes)), "min_ms": round(min(times), 1),
+                  "median_ms": round(statistics.median(times), 1), "p99_ms": round(percentile(times, 0.99), 1)}
+        say(f"latency: {result}")
+        return result
 
     def relabel(self, number):
         """Takes a pod out of its application, or puts it back."""
@@ -212,25 +235,25 @@ class Bench:
         self.api.label("Pod", f"pod-{index}", {"app": label}, namespace_of(application_of(index)))
 
     def edit(self, number):
-        item = policy_object(number % min(self.options.policies, self.options.sidecars // APPLICATION), self.options.pods // APPLICATION)
-        item["spec"]["ingress"][0]["ports"] = [{"port": 9000 + number}]
+        item = policy_object(number // 2 * 3 % (self.options.sidecars // APPLICATION), 0)
+        if number % 2 == 0:
+            item["spec"]["ingress"][0]["ports"] = [{"port": 20000 + number}]
         self.api.replace(item)
 
-    def churn(self, seconds=20, rate=50):
+    def churn(self, seconds, rate=50):
         """That many pods relabelled a second: does the last change arrive as soon as the first?"""
-        stop, apis = time.monotonic() + seconds, [self.server.api() for _ in range(2)]
+        stop, sent = time.monotonic() + seconds, [0]
         cpu = cpu_seconds(self.control.process.pid)
-        sent = [0]
 
         def work(which):
-            number = which
+            api, number = self.server.api(), which
             while time.monotonic() < stop:
                 due = stop - seconds + number / rate
                 if (wait := due - time.monotonic()) > 0:
                     time.sleep(wait)
                 index = (number * 37) % self.options.sidecars
-                apis[which].patch("Pod", f"pod-{index}", {"metadata": {"labels": {"app": f"app-{application_of(index)}" if number // self.options.sidecars % 2 else "none"}}},
-                                  namespace_of(application_of(index)))
+                label = f"app-{application_of(index)}" if number // self.options.sidecars % 2 else "none"
+                api.patch("Pod", f"pod-{index}", {"metadata": {"labels": {"app": label}}}, namespace_of(application_of(index)))
                 sent[0] += 1
                 number += 2
         before = self.sidecars.stats()
@@ -239,60 +262,122 @@ class Bench:
             thread.start()
         for thread in threads:
             thread.join()
-        ended = time.monotonic_ns()
-        last = self.sidecars.updates(0.5)
-        lag = max((at for _, at, _ in last), default=ended)
+        ended, used = time.monotonic_ns(), cpu_seconds(self.control.process.pid) - cpu
+        lag = max((at for _, at, _ in self.sidecars.updates(0.5)), default=ended)
         after = self.sidecars.stats()
-        self.results["churn"] = {"changes_per_second": round(sent[0] / seconds, 1), "lag_after_the_last_ms": round(max(0, lag - ended) / 1e6, 1),
-                                 "updates": after["updates"] - before["updates"],
-                                 "control_cpu_percent": round((cpu_seconds(self.control.process.pid) - cpu) / seconds * 100, 1)}
-        say(f"churn: {self.results['churn']}")
+        result = {"seconds": seconds, "changes_per_s": round(sent[0] / seconds, 1), "updates": after["updates"] - before["updates"],
+                  "last_after_ms": round(max(0, lag - ended) / 1e6, 1), "cpu_percent": round(used / seconds * 100, 1)}
+        say(f"churn: {result}")
+        # As it was: what follows counts on every pod being in its application.
+        for index in range(self.options.sidecars):
+            self.api.label("Pod", f"pod-{index}", {"app": f"app-{application_of(index)}"}, namespace_of(application_of(index)))
+        self.sidecars.updates(1.0)
+        return result
 
-    def reconnect(self):
+    def measure(self, into):
+        into["label"] = self.latency(self.relabel, self.options.rounds)
+        into["edit"] = self.latency(self.edit, self.options.rounds)
+        into["churn"] = self.churn(self.options.seconds)
+        into["control_mb_streams"] = round(rss_mb(self.control.process.pid), 1)
+
+    def reconnect(self, replica):
+        """All at once, to that replica."""
         before = self.sidecars.stats()
         began = time.monotonic_ns()
+        self.sidecars.tell(f"use {replica}")
         self.sidecars.tell("reconnect")
-        line = self.sidecars.wait("connected", 180)
+        line = self.sidecars.wait("connected", 240)
         after = self.sidecars.stats()
-        self.results["reconnect"] = {"seconds": round((int(line[2]) - began) / 1e9, 2), "resumed": after["resumed"] - before["resumed"],
-                                     "resources_sent_again": after["resources"] - before["resources"]}
-        say(f"reconnect: {self.results['reconnect']}")
+        result = {"seconds": round((int(line[2]) - began) / 1e9, 2), "resumed": after["resumed"] - before["resumed"],
+                  "full": after["full"] - before["full"], "resources_sent_again": after["resources"] - before["resources"]}
+        say(f"reconnect: {result}")
+        return result
 
     def run(self):
-        self.populate()
-        self.start_control()
-        self.connect()
-        self.latency("label_change", self.relabel, self.options.rounds)
-        self.latency("policy_edit", self.edit, self.options.rounds)
-        self.churn()
-        self.reconnect()
-        self.results["control_mb_end"] = round(rss_mb(self.control.process.pid), 1)
+        options, results = self.options, self.results
+        self.start_api_server()
+        self.control, other = self.new_control("one"), self.new_control("two")
+
+        small = results["sizes"]["small"] = {"pods": options.small[0], "policies": options.small[1]}
+        self.populate(*options.small)
+        self.start_control(small)
+        self.sidecars = Sidecars(self.folder, [self.control.address, other.address], self.authority, self.workloads[:options.sidecars])
+        self.connect(options.sidecars, small)
+        self.measure(small)
+
+        large = results["sizes"]["large"] = {"pods": options.large[0], "policies": options.large[1]}
+        before = self.sidecars.stats()
+        self.populate(*options.large)
+        self.sidecars.updates(1.0)
+        after = self.sidecars.stats()
+        results["growth"] = {"updates": after["updates"] - before["updates"], "bytes": after["bytes"] - before["bytes"],
+                             "held_before": before["held"] // options.sidecars, "held_after": after["held"] // options.sidecars}
+        say(f"grown: {results['growth']}")
+        self.measure(large)
         self.sidecars.close()
-        return self.results
+        self.control.stop()
+
+        # Sidecars that have nothing yet, and a control plane that starts.
+        self.start_control(large)
+        self.sidecars = Sidecars(self.folder, [self.control.address, other.address], self.authority, self.workloads[:options.many])
+        self.connect(options.sidecars, large)
+        many = results["many_at_once"] = {"streams": options.many}
+        self.connect(options.many - options.sidecars, many)
+        time.sleep(2)  # memory that handshakes used is given back within a second or so
+        many["control_mb"] = round(rss_mb(self.control.process.pid), 1)
+        many["kb_per_stream"] = round((many["control_mb"] - large["control_mb"]) * 1024 / options.many, 1)
+        say(f"{many}")
+        other.start()
+        self.sidecars.updates(1.0)
+        many["resumed"] = self.reconnect(1)
+        self.sidecars.tell("forget")
+        many["full"] = self.reconnect(0)
+        self.sidecars.close()
+        return results
+
+
+def pair(text):
+    pods, policies = text.split("/")
+    return int(pods), int(policies)
 
 
 def parse():
     parser = argparse.ArgumentParser(prog="./dev bench control", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pods", type=int, default=10_000)
-    parser.add_argument("--policies", type=int, default=5_000)
-    parser.add_argument("--sidecars", type=int, default=1_000, help="streams")
-    parser.add_argument("--rounds", type=int, default=60, help="changes of each kind")
+    parser.add_argument("--small", type=pair, default=(1_000, 1_000), metavar="PODS/POLICIES")
+    parser.add_argument("--large", type=pair, default=(10_000, 5_000), metavar="PODS/POLICIES")
+    parser.add_argument("--sidecars", type=int, default=1_000, help="streams while changes are measured; at most the pods of the small cluster")
+    parser.add_argument("--many", type=int, default=5_000, help="streams that reconnect at once; at most the pods of the large cluster")
+    parser.add_argument("--rounds", type=int, default=100, help="changes of each kind; an even number")
+    parser.add_argument("--seconds", type=int, default=20, help="of 50 changes a second")
     parser.add_argument("--json", metavar="FILE", help="write the numbers there as well")
+    parser.add_argument("--svg", metavar="FILE", help="draw the picture of docs/scale.md there")
+    parser.add_argument("--from", dest="source", metavar="FILE", help="measure nothing: print and draw the numbers of an earlier --json")
     return parser.parse_args()
+
+
+def main(options):
+    if options.source:
+        with open(options.source, encoding="ascii") as file:
+            results = json.load(file)
+    else:
+        if os.geteuid() != 0:
+            sys.exit("./dev bench control: needs root, for network namespaces")
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        bench = Bench(options)
+        try:
+            results = bench.run()
+        finally:
+            if options.json:
+                with open(options.json, "w", encoding="ascii") as out:
+                    json.dump(bench.results, out, indent=2)
+            bench.net.close()
+    print(report.tables(results))
+    if options.svg:
+        with open(options.svg, "w", encoding="utf-8") as out:
+            out.write(report.picture(results))
 
 
 if __name__ == "__main__":
     BEGAN = time.monotonic()
-    if os.geteuid() != 0:
-        sys.exit("./dev bench control: needs root, for network namespaces")
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    chosen = parse()
-    bench = Bench(chosen)
-    try:
-        print(json.dumps(bench.run(), indent=2))
-        if chosen.json:
-            with open(chosen.json, "w", encoding="ascii") as out:
-                json.dump(bench.results, out, indent=2)
-    finally:
-        bench.net.close()
+    main(parse())

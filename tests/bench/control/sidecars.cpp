@@ -44,7 +44,10 @@ constexpr const char* help =
     "\n"
     "  connect N     streams for the next N workloads      ->  connected N TIME  (each has had its first update)\n"
     "  reconnect     ends every stream and opens it again  ->  connected N TIME\n"
-    "  stats         ->  stats STREAMS UPDATES BYTES RESOURCES RESUMED FULL\n"
+    "  disconnect    ends every stream\n"
+    "  use N         the address, from 0, that streams opened from now on go to\n"
+    "  forget        forgets every TLS session: full handshakes from now on\n"
+    "  stats         ->  stats STREAMS UPDATES BYTES RESOURCES RESUMED FULL HELD  (HELD: bytes of the bodies that all hold now)\n"
     "  quit\n"
     "and, for each update after the first: update WORKLOAD TIME BYTES RESOURCES REMOVED\n";
 
@@ -85,15 +88,23 @@ class Sidecars {
     }
   }
 
-  void reconnect() {
+  void disconnect() {
     totals_.in_step = 0;
     for (const auto& sidecar : sidecars_) sidecar->end();
+  }
+  void use(std::size_t replica) { replica_ = replica % control_.size(); }
+  void forget() { sessions_->clear(); }
+
+  void reconnect() {
+    disconnect();
     for (const auto& sidecar : sidecars_) start(*sidecar);
   }
 
   void print_stats() const {
-    std::printf("stats %zu %lu %lu %lu %lu %lu\n", totals_.in_step, totals_.updates, totals_.bytes, totals_.resources, totals_.resumed,
-                totals_.full);
+    std::size_t held = 0;
+    for (const auto& sidecar : sidecars_) held += sidecar->held;
+    std::printf("stats %zu %lu %lu %lu %lu %lu %zu\n", totals_.in_step, totals_.updates, totals_.bytes, totals_.resources, totals_.resumed,
+                totals_.full, held);
   }
 
  private:
@@ -109,6 +120,7 @@ class Sidecars {
       TlsSettings settings;
       settings.alpn = control_alpn;
       settings.groups = "X25519";
+      settings.tcp_end_is_enough = true;
       return TlsContext::make(test::make_context(all.authority_.issue(id), all.authority_), settings, all.sessions_, 1).value();
     }
     void end() {
@@ -123,6 +135,8 @@ class Sidecars {
     std::uint64_t generation = 0;  // of its stream
     Mark mark;
     std::map<std::string, std::string> have;
+    std::map<std::string, std::size_t> sizes;  // of the bodies
+    std::size_t held = 0;                      // their sum
     bool in_step = false;
   };
 
@@ -133,13 +147,13 @@ class Sidecars {
 
   // One stream after another until it is told to end: as a sidecar does, with a back-off.
   asio::awaitable<void> keep(Sidecar& sidecar, std::uint64_t generation) {
-    std::size_t attempt = sidecar.index;
+    std::size_t attempt = 0;
     while (sidecar.generation == generation) {
-      const std::string error = co_await run(sidecar, generation, control_[attempt++ % control_.size()]);
+      const std::string error = co_await run(sidecar, generation, control_[replica_]);
       if (sidecar.generation != generation) co_return;
       if (sidecar.in_step) --totals_.in_step;
       sidecar.in_step = false;
-      if (attempt < sidecar.index + 4) std::fprintf(stderr, "%zu: %s\n", sidecar.index, error.c_str());
+      if (++attempt < 4) std::fprintf(stderr, "%zu: %s\n", sidecar.index, error.c_str());
       asio::steady_timer pause(io_, std::chrono::milliseconds(100 + (sidecar.index * 7919 + attempt * 104729) % 900));
       co_await pause.async_wait(asio::use_awaitable);
     }
@@ -150,8 +164,8 @@ class Sidecars {
     asio::ip::tcp::socket socket(io_);
     co_await socket.async_connect(control, asio::redirect_error(asio::use_awaitable, error));
     if (error) co_return "connect: " + error.message();
-    const SocketAddress destination{*IpAddress::parse(control.address().to_string()), Port{control.port()}};
-    TlsSocket tls(std::move(socket), sidecar.tls.new_client(destination, true));
+    // As a sidecar does: the session of one replica is offered to all.
+    TlsSocket tls(std::move(socket), sidecar.tls.new_client(SocketAddress{}, true));
     const Result<void> handshake = co_await tls.handshake();
     if (!handshake) co_return "handshake: " + handshake.error().text();
     if (sidecar.generation != generation) co_return "ended";
@@ -185,8 +199,17 @@ class Sidecars {
 
   void take(Sidecar& sidecar, const Update& update, std::size_t bytes) {
     sidecar.mark.advance_to(update.mark);
-    for (const ResourcePtr& resource : update.resources) sidecar.have[resource->name] = resource->hash;
-    for (const std::string& name : update.removed) sidecar.have.erase(name);
+    for (const ResourcePtr& resource : update.resources) {
+      sidecar.have[resource->name] = resource->hash;
+      std::size_t& size = sidecar.sizes[resource->name];
+      sidecar.held += resource->body.size() - size;
+      size = resource->body.size();
+    }
+    for (const std::string& name : update.removed) {
+      sidecar.have.erase(name);
+      sidecar.held -= sidecar.sizes[name];
+      sidecar.sizes.erase(name);
+    }
     ++totals_.updates;
     totals_.bytes += bytes;
     totals_.resources += update.resources.size();
@@ -200,6 +223,7 @@ class Sidecars {
 
   asio::io_context& io_;
   std::vector<asio::ip::tcp::endpoint> control_;
+  std::size_t replica_ = 0;
   std::string trust_domain_;
   test::TestAuthority authority_;
   std::shared_ptr<SessionCache> sessions_ = std::make_shared<SessionCache>(16, 20'000);
@@ -226,6 +250,12 @@ asio::awaitable<void> obey(asio::io_context& io, Sidecars& sidecars) {
       sidecars.connect(count);
     } else if (command == "reconnect") {
       sidecars.reconnect();
+    } else if (command == "disconnect") {
+      sidecars.disconnect();
+    } else if (command == "use") {
+      sidecars.use(count);
+    } else if (command == "forget") {
+      sidecars.forget();
     } else if (command == "stats") {
       sidecars.print_stats();
     } else if (command == "quit") {

@@ -76,10 +76,30 @@ TEST(PolicyReport, APolicyThatIsNotThereIsMissingOrAbsent) {
   EXPECT_THAT(missing_of(report_of({none}), about_web), Not(IsEmpty()));
   Question absent = about_web;
   absent.absent = true;
-  EXPECT_THAT(missing_of(report_of({none}), absent), IsEmpty());
-  EXPECT_THAT(missing_of(report_of({answer(1, "")}), absent), Not(IsEmpty()));
+  const auto asked = [&](std::initializer_list<std::string> answers) {
+    Report report = report_of(answers);
+    EXPECT_TRUE(add_unconnected(report, R"({"synced":true,"pods":[]})"));
+    return missing_of(report, absent);
+  };
+  EXPECT_THAT(asked({none}), IsEmpty());
+  EXPECT_THAT(asked({answer(1, "")}), Not(IsEmpty()));
+  EXPECT_THAT(missing_of(report_of({none}), absent), ElementsAre(HasSubstr("which sidecars are connected")));
   const std::string busy = R"({"synced":true,"streams":1,"laggingStreams":1,"policies":[]})";
-  EXPECT_THAT(missing_of(report_of({none, busy}), absent), Not(IsEmpty()));
+  EXPECT_THAT(asked({none, busy}), Not(IsEmpty()));
+}
+
+TEST(PolicyReport, WhoIsConnectedNowhereMayStillEnforceWhatIsGone) {
+  Report report = report_of({R"({"synced":true,"streams":1,"laggingStreams":0,"policies":[]})"});
+  Question absent = about_web;
+  absent.absent = true;
+  EXPECT_TRUE(add_unconnected(report, R"({"synced":true,"pods":["shop/a","shop/b"]})"));
+  EXPECT_EQ(missing_of(report, absent).size(), 2U);
+  EXPECT_TRUE(add_unconnected(report, R"({"synced":true,"pods":["shop/b","shop/c"]})"));
+  EXPECT_THAT(missing_of(report, absent), ElementsAre(HasSubstr("shop/b disconnected")));
+  EXPECT_TRUE(add_unconnected(report, R"({"synced":true,"pods":["shop/a","shop/c"]})"));
+  EXPECT_THAT(missing_of(report, absent), IsEmpty());
+  EXPECT_FALSE(add_unconnected(report, R"({"synced":false,"pods":[]})"));
+  EXPECT_FALSE(add_unconnected(report, "hello"));
 }
 
 TEST(PolicyReport, AReplicaThatHasNotReadTheClusterDoesNotCount) {

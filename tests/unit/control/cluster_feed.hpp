@@ -103,14 +103,15 @@ class Receiver {
   bool told() { return std::exchange(told_, 0) > 0; }
   Subscription& subscription() { return *subscription_; }
   const std::map<std::string, std::string>& held() const { return held_; }
+  const HeldVersions& versions() const { return versions_; }
   const std::map<std::string, ResourcePtr>& resources() const { return resources_; }
   bool has(const std::string& name) const { return held_.contains(name); }
   std::string body(const std::string& name) const { return resources_.at(name)->body; }
 
   // Takes what changed; how much that was.
-  std::size_t take() { return take(subscription_->changes(held_)); }
+  std::size_t take() { return take(subscription_->changes(versions_)); }
   // As after losing the stream and finding another.
-  std::size_t take_all() { return take(subscription_->difference(held_)); }
+  std::size_t take_all() { return take(subscription_->difference(versions_)); }
 
  private:
   std::size_t take(const Subscription::Difference& difference) {
@@ -122,10 +123,12 @@ class Receiver {
       held_.erase(name);
       resources_.erase(name);
     }
+    versions_ = HeldVersions(held_);
     return difference.resources.size() + difference.removed.size();
   }
 
   std::map<std::string, std::string> held_;
+  HeldVersions versions_;
   std::map<std::string, ResourcePtr> resources_;
   int told_ = 0;
   bool gone_ = false;

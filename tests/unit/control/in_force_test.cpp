@@ -33,7 +33,7 @@ struct InForceTest : testing::Test {
   void connect(const char* pod) {
     const ObjectKey id = key(pod);
     receivers[id] = std::make_unique<Receiver>(publisher, id, c.view.pods.at(id).workload.uid);
-    streams[id] = {.connected = true, .acknowledged = &receivers[id]->held(), .since = acked_at, .refusal = {}};
+    streams[id] = {.connected = true, .acknowledged = &receivers[id]->versions(), .since = acked_at, .refusal = {}};
   }
   StreamState stream(const WorkloadKey& pod) const {
     const auto found = streams.find(pod);

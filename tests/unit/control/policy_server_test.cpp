@@ -92,6 +92,7 @@ struct PolicyServerTest : testing::Test {
     feed.list(c);
     server.emplace(
         io, config, store, publisher, log, [this] { flush(); }, [this] { ++acknowledged; });
+    ASSERT_TRUE(server->use_ticket_keys(TicketKeys{{ticket_key}, 0}));
     ASSERT_TRUE(server->use_identity(context("spiffe://example.org/postern/control")));
     auto socket = listen_on_port(Port{0}, "listen.stream");
     ASSERT_TRUE(socket);
@@ -140,6 +141,7 @@ struct PolicyServerTest : testing::Test {
   ClusterFeed feed{store};
   Publisher publisher{store};
   TestAuthority authority = TestAuthority::root("root");
+  const TicketKey ticket_key = TicketKey::make().value();
   std::shared_ptr<SessionCache> tls_sessions = std::make_shared<SessionCache>();
   std::vector<std::unique_ptr<Sidecar>> sidecars;
   std::optional<PolicyServer> server;
@@ -209,6 +211,39 @@ TEST_F(PolicyServerTest, ASecondStreamOfTheSameWorkloadReplacesTheFirst) {
   EXPECT_EQ(first.code, 1008);
   EXPECT_EQ(second.ended, "");
   EXPECT_TRUE(second.resumed);
+}
+
+// A killed sidecar, or one whose network went away, has said no goodbye; nor has a killed replica.
+TEST_F(PolicyServerTest, AStreamThatIsCutOffIsResumed) {
+  start();
+  const TlsContext tls = client(web_id);
+  Sidecar& first = connect(tls);
+  ASSERT_TRUE(reach([&] { return enforces(key("shop/web-0")); }));
+  beast::get_lowest_layer(*first.ws).close();
+  ASSERT_TRUE(reach([&] { return server->count() == 0; }));
+  Sidecar& second = connect(tls);
+  ASSERT_TRUE(reach([&] { return enforces(key("shop/web-0")); }));
+  EXPECT_TRUE(second.resumed);
+  EXPECT_EQ(server->stats().tls_resumed, 1U);
+  // Whose stream it is, is known from the session: its pod is looked at again.
+  feed.erase(c.view.pods.at(key("shop/web-0")));
+  flush();
+  ASSERT_TRUE(reach([&] { return !second.ended.empty(); }));
+  Sidecar& third = connect(tls);
+  ASSERT_TRUE(reach([&] { return !third.received.empty(); }));
+  EXPECT_TRUE(third.resumed);
+  EXPECT_TRUE(std::holds_alternative<NotReady>(third.received.front()));
+}
+
+TEST_F(PolicyServerTest, OtherTicketKeysMeanAFullHandshake) {
+  start();
+  const TlsContext tls = client(web_id);
+  connect(tls);
+  ASSERT_TRUE(reach([&] { return enforces(key("shop/web-0")); }));
+  ASSERT_TRUE(server->use_ticket_keys(TicketKeys{{TicketKey::make().value()}, 0}));
+  Sidecar& second = connect(tls);
+  ASSERT_TRUE(reach([&] { return server->stats().streams.acks == 2; }));
+  EXPECT_FALSE(second.resumed);
 }
 
 TEST_F(PolicyServerTest, YesterdaysPodOfTheSameNameTakesNobodysPlace) {

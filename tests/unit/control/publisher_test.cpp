@@ -390,10 +390,12 @@ TEST_F(PublisherServicesTest, ASliceMayComeBeforeItsPod) {
 
 TEST_F(PublisherServicesTest, ADeletedServiceLeaves) {
   Receiver web(publisher, key("shop/web-1"), "uid-web-1");
+  EXPECT_THAT(web.body("settings"), HasSubstr("10.96.0.1/32"));
   feed.erase(service);
   flush();
-  EXPECT_EQ(web.take(), 1U);
+  EXPECT_EQ(web.take(), 2U) << "and the settings: it was all that told the cluster's ranges";
   EXPECT_FALSE(web.has("service/shop/api"));
+  EXPECT_THAT(web.body("settings"), Not(HasSubstr("10.96.0.1/32")));
 }
 
 TEST_F(PublisherServicesTest, WithoutSlicesThePodsThemselvesAreTheEndpoints) {
