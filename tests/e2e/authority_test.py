@@ -241,6 +241,7 @@ class Load(threading.Thread):
 
 
 # ctest: timeout 400
+# ctest: release only
 class RotationTest(CaCase):
     """The root is replaced while SVIDs live for seconds and hundreds of connections come each second: none is refused, none is cut."""
 

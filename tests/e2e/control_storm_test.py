@@ -111,6 +111,7 @@ class MovingTest(StormCase):
 
 
 # ctest: timeout 400
+# ctest: release only
 class CrowdTest(StormCase):
     """Much at once, and sidecars that do not play along."""
 
@@ -241,6 +242,7 @@ class CrowdTest(StormCase):
 
 
 # ctest: timeout 300
+# ctest: release only
 class CutOffTest(StormCase):
     """A network plugin that enforces the same policies knows nothing of the sidecar; dropped packets stand in for it."""
 
@@ -269,6 +271,7 @@ class CutOffTest(StormCase):
 
 
 # ctest: timeout 300
+# ctest: release only
 class RangesTest(StormCase):
     """Where nobody configured the cluster's ranges, Nodes and Services tell them."""
 

@@ -40,7 +40,7 @@ configure() {
   if gtest_installed; then tests=ON; fi
   # Sanitizer trees keep assertions, and are compiled for speed of compilation first.
   case $tree in
-    release) options=(-DCMAKE_BUILD_TYPE=Release -DPOSTERN_TESTS=$tests -DPOSTERN_TREES="$root/build" -DPOSTERN_FUZZ_SECONDS="${POSTERN_FUZZ_SECONDS:-20}") ;;
+    release) options=(-DCMAKE_BUILD_TYPE=Release -DPOSTERN_TESTS=$tests -DPOSTERN_TREES="$root/build" -DPOSTERN_FUZZ_SECONDS="${POSTERN_FUZZ_SECONDS:-10}") ;;
     asan) options=(-DCMAKE_BUILD_TYPE=Sanitize -DCMAKE_CXX_FLAGS_SANITIZE='-O1 -g1' -DPOSTERN_SANITIZE=address) ;;
     tsan) options=(-DCMAKE_BUILD_TYPE=Sanitize -DCMAKE_CXX_FLAGS_SANITIZE='-O1 -g1' -DPOSTERN_SANITIZE=thread) ;;
     # Warnings are g++'s business.
