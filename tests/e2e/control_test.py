@@ -103,6 +103,8 @@ class PolicyTest(ControlCase):
         last = policy("api-allow", app="api", ingress=[allow(PORT, app="web")])
         self.api.delete("NetworkPolicy", "api-allow", "default")
         self.api.policy(last)
+        # Between deleting and making it the API itself allows everything, and for a moment a sidecar may say so.
+        self.mesh.wait_denied("other", "api")
         self.mesh.wait_allowed("web", "api")
         self.assertEqual(self.mesh.reach("other", "api"), "reset")
 
