@@ -1,11 +1,10 @@
 #include "certs/spiffe_bundle.hpp"
 
-#include <openssl/evp.h>
-
 #include <algorithm>
 #include <array>
 #include <string>
 
+#include "base/base64.hpp"
 #include "base/document.hpp"
 #include "certs/svid.hpp"
 
@@ -15,23 +14,6 @@ namespace {
 constexpr std::size_t max_keys = 4 * max_authorities;  // of every use
 constexpr DocumentLimits limits{
     .bytes = max_pem_bytes, .nodes = 16'384, .depth = 8, .documents = 1, .scalar_bytes = 2 * max_certificate_bytes};
-
-// RFC 4648 section 4, with padding and nothing else: x5c is not base64url (RFC 7517 section 4.7).
-Result<std::string> decode_base64(std::string_view text) {
-  const std::size_t padding = text.ends_with("==") ? 2 : text.ends_with('=') ? 1 : 0;
-  const std::string_view digits = text.substr(0, text.size() - padding);
-  const auto is_digit = [](char c) {
-    return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '+' || c == '/';
-  };
-  std::string out(text.size() / 4 * 3, '\0');
-  if (text.empty() || text.size() % 4 != 0 || !std::all_of(digits.begin(), digits.end(), is_digit) ||
-      EVP_DecodeBlock(reinterpret_cast<unsigned char*>(out.data()), reinterpret_cast<const unsigned char*>(text.data()),
-                      static_cast<int>(text.size())) < 0) {
-    return Error{"is not base64", {}};
-  }
-  out.resize(out.size() - padding);
-  return out;
-}
 
 const std::string* text_at(const Node& node, std::string_view name) {
   const Node* found = node.find(name);
@@ -49,8 +31,9 @@ Result<X509Ptr> authority_of(const Node& key) {
   const Node* const chain = key.find("x5c");
   if (chain == nullptr || !chain->is(Node::Kind::sequence) || chain->items.size() != 1 || !chain->items[0].is(Node::Kind::string))
     return Error{"expected one certificate in x5c", {}};
-  const auto der = decode_base64(chain->items[0].scalar);
-  if (!der) return Error{"x5c[0] " + der.error().message, {}};
+  // Not base64url (RFC 7517 section 4.7).
+  const auto der = from_base64(chain->items[0].scalar);
+  if (!der) return Error{"x5c[0] is not base64", {}};
   auto certificate = parse_certificate_der(*der);
   if (!certificate) return Error{"x5c[0] " + certificate.error().message, {}};
   return certificate;

@@ -19,6 +19,8 @@ class WorkloadApiSource final : public SvidSource {
   int fd() const override { return client_->fd(); }
   std::optional<Result<X509ContextPtr>> poll() override;
   std::vector<std::string> take_warnings() override { return std::exchange(warnings_, {}); }
+  // The next renewal is the other side's business.
+  std::string describe() const override { return "Workload API: " + endpoint_; }
 
  private:
   std::optional<Result<X509ContextPtr>> adopt(const WorkloadUpdate& update);

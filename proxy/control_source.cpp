@@ -78,6 +78,16 @@ class ControlSource::Impl {
     const std::lock_guard lock(mutex_);
     return std::exchange(warnings_, {});
   }
+  std::string describe() const {
+    std::string out = "control plane:";
+    for (const std::string& address : config_.identity.control_plane.addresses) out.append(" ").append(address);
+    return out;
+  }
+  // Nothing: at once.
+  std::optional<SystemTime> next_renewal() {
+    const std::lock_guard lock(mutex_);
+    return renew_at_ == SystemTime{} ? std::nullopt : std::optional(renew_at_);
+  }
 
  private:
   asio::awaitable<void> run();
@@ -311,5 +321,7 @@ int ControlSource::fd() const { return impl_->fd(); }
 std::optional<Result<X509ContextPtr>> ControlSource::poll() { return impl_->poll(); }
 Result<void> ControlSource::adopt_roots(const NumberedBundle& roots) { return impl_->adopt_roots(roots); }
 std::vector<std::string> ControlSource::take_warnings() { return impl_->take_warnings(); }
+std::string ControlSource::describe() const { return impl_->describe(); }
+std::optional<SystemTime> ControlSource::next_renewal() const { return impl_->next_renewal(); }
 
 }  // namespace postern

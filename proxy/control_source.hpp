@@ -24,6 +24,8 @@ class ControlSource final : public SvidSource {
   std::optional<Result<X509ContextPtr>> poll() override;
   Result<void> adopt_roots(const NumberedBundle& roots) override;
   std::vector<std::string> take_warnings() override;
+  std::string describe() const override;
+  std::optional<SystemTime> next_renewal() const override;
 
  private:
   class Impl;

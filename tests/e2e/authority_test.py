@@ -73,6 +73,9 @@ class SigningTest(CaCase):
         self.assertEqual((record["serial"], record["spiffe_id"]), self.identity("web"))
         self.assertRegex(record["expires"], r"^\d{4}-.*Z$")
         self.assertEqual(self.mesh.replicas[0].metric("postern_control_svids_issued_total"), 2)
+        now = self.mesh.sidecars["web"].admin("GET", "/identities")[1]
+        self.assertTrue(now["source"].startswith("control plane: "), now)
+        self.assertTrue(now["not_before"] < now["next_renewal"] < now["not_after"], now)
 
     def test_a_csr_with_a_foreign_spiffe_id_gets_its_own_pods(self):
         _, csr = self.csr(extra=("-addext", "subjectAltName=URI:spiffe://cluster.local/postern/control"))
