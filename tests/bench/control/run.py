@@ -341,13 +341,20 @@ def pair(text):
     return int(pods), int(policies)
 
 
+def even(text):
+    number = int(text)
+    if number <= 0 or number % 2:
+        raise argparse.ArgumentTypeError(f"expected an even number (each change is taken back), found {text}")
+    return number
+
+
 def parse():
     parser = argparse.ArgumentParser(prog="./dev bench control", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", type=pair, default=(1_000, 1_000), metavar="PODS/POLICIES")
     parser.add_argument("--large", type=pair, default=(10_000, 5_000), metavar="PODS/POLICIES")
     parser.add_argument("--sidecars", type=int, default=1_000, help="streams while changes are measured; at most the pods of the small cluster")
     parser.add_argument("--many", type=int, default=5_000, help="streams that reconnect at once; at most the pods of the large cluster")
-    parser.add_argument("--rounds", type=int, default=100, help="changes of each kind; an even number")
+    parser.add_argument("--rounds", type=even, default=100, help="changes of each kind; an even number")
     parser.add_argument("--seconds", type=int, default=20, help="of 50 changes a second")
     parser.add_argument("--json", metavar="FILE", help="write the numbers there as well")
     parser.add_argument("--svg", metavar="FILE", help="draw the picture of docs/scale.md there")
