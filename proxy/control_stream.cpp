@@ -11,6 +11,7 @@
 
 #include "authz/stream_messages.hpp"
 #include "certs/tls_socket.hpp"
+#include "proxy/socket_deadline.hpp"
 
 namespace postern {
 
@@ -26,34 +27,6 @@ constexpr auto as_values = asio::as_tuple(asio::use_awaitable);
 // Replicas share their ticket keys (docs/stream.md): the session made with one is offered to all.
 const SocketAddress any_replica{};
 constexpr std::size_t unsent_max = 4096;  // messages; an other end that takes none of so many is not alive
-
-// Closes a socket at a deadline, unless it is disarmed (or dies) first.
-class Deadline {
- public:
-  Deadline(const asio::any_io_executor& executor, std::chrono::milliseconds after, tcp::socket& socket)
-      : timer_(executor), state_(std::make_shared<State>()) {
-    state_->socket = &socket;
-    timer_.expires_after(after);
-    timer_.async_wait([state = state_](const error_code& ec) {
-      if (ec || state->socket == nullptr) return;
-      state->passed = true;
-      error_code ignored;
-      state->socket->close(ignored);
-    });
-  }
-  Deadline(const Deadline&) = delete;
-  Deadline& operator=(const Deadline&) = delete;
-  ~Deadline() { state_->socket = nullptr; }
-  bool passed() const { return state_->passed; }
-
- private:
-  struct State {
-    tcp::socket* socket = nullptr;
-    bool passed = false;
-  };
-  asio::steady_timer timer_;
-  std::shared_ptr<State> state_;
-};
 
 class WebSocketStream final : public ControlStream, public std::enable_shared_from_this<WebSocketStream> {
  public:
@@ -135,7 +108,7 @@ asio::awaitable<Result<std::shared_ptr<ControlStream>>> ControlStream::connect(t
   const asio::any_io_executor executor = co_await asio::this_coro::executor;
   tcp::socket socket(executor);
   {
-    const Deadline deadline(executor, timeouts.connect, socket);
+    const SocketDeadline deadline(executor, timeouts.connect, socket);
     const auto [ec] = co_await socket.async_connect(to, as_values);
     if (deadline.passed() || ec == asio::error::timed_out) co_return Error{std::string(connection_timed_out), ""};
     if (ec) co_return Error{ec.message(), ""};
@@ -147,7 +120,7 @@ asio::awaitable<Result<std::shared_ptr<ControlStream>>> ControlStream::connect(t
   if (!ssl) co_return Error{"out of memory", ""};
   TlsSocket secured(std::move(socket), std::move(ssl));
   {
-    const Deadline deadline(executor, timeouts.handshake, secured.next_layer());
+    const SocketDeadline deadline(executor, timeouts.handshake, secured.next_layer());
     auto shaken = co_await secured.handshake();
     if (deadline.passed()) co_return Error{"the TLS handshake took too long", ""};
     if (!shaken) co_return shaken.error();

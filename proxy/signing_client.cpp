@@ -15,6 +15,7 @@
 #include "certs/tls_context.hpp"
 #include "certs/tls_socket.hpp"
 #include "proxy/host_port.hpp"
+#include "proxy/socket_deadline.hpp"
 
 namespace postern {
 
@@ -30,33 +31,6 @@ constexpr auto as_values = asio::as_tuple(asio::use_awaitable);
 constexpr auto connect_within = std::chrono::seconds(3);
 constexpr auto answer_within = std::chrono::seconds(15);  // the control plane asks the API server twice
 constexpr std::uint32_t header_bytes = 8U << 10;
-
-// Closes the socket at a deadline, unless this ends first.
-class Deadline {
- public:
-  Deadline(const asio::any_io_executor& executor, std::chrono::milliseconds after, tcp::socket& socket)
-      : timer_(executor), state_(std::make_shared<State>(State{&socket, false})) {
-    timer_.expires_after(after);
-    timer_.async_wait([state = state_](const error_code& ec) {
-      if (ec || state->socket == nullptr) return;
-      state->passed = true;
-      error_code ignored;
-      state->socket->close(ignored);
-    });
-  }
-  Deadline(const Deadline&) = delete;
-  Deadline& operator=(const Deadline&) = delete;
-  ~Deadline() { state_->socket = nullptr; }
-  bool passed() const { return state_->passed; }
-
- private:
-  struct State {
-    tcp::socket* socket;
-    bool passed;
-  };
-  asio::steady_timer timer_;
-  std::shared_ptr<State> state_;
-};
 
 asio::awaitable<Result<SigningAnswer>> exchange(TlsSocket& socket, const SigningRequest& request) {
   http::request<http::string_body> message(http::verb::post, std::string(signing_path), 11);
@@ -85,7 +59,7 @@ asio::awaitable<Result<SigningAnswer>> ask_one(tcp::endpoint to, const TlsContex
   const asio::any_io_executor executor = co_await asio::this_coro::executor;
   tcp::socket socket(executor);
   {
-    const Deadline deadline(executor, connect_within, socket);
+    const SocketDeadline deadline(executor, connect_within, socket);
     const auto [error] = co_await socket.async_connect(to, as_values);
     if (deadline.passed()) co_return Error{"nothing answers there", {}};
     if (error) co_return Error{error.message(), {}};
@@ -95,7 +69,7 @@ asio::awaitable<Result<SigningAnswer>> ask_one(tcp::endpoint to, const TlsContex
   SslPtr ssl = tls.new_client(SocketAddress{*address, Port{to.port()}}, true);
   if (!ssl) co_return Error{"out of memory", {}};
   TlsSocket secured(std::move(socket), std::move(ssl));
-  const Deadline deadline(executor, answer_within, secured.next_layer());
+  const SocketDeadline deadline(executor, answer_within, secured.next_layer());
   auto shaken = co_await secured.handshake();
   if (!shaken) co_return shaken.error();
   // A pod's SVID is as valid as the control plane's: only this one name may see our token.
