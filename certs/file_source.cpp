@@ -50,17 +50,19 @@ Result<SecretText> read_file(const std::string& path, std::size_t limit, mode_t*
   if (!S_ISREG(info.st_mode)) return Error{"is no regular file", path};
   if (mode != nullptr) *mode = info.st_mode;
 
+  if (static_cast<std::uint64_t>(info.st_size) > limit) return Error{"is larger than " + std::to_string(limit) + " bytes", path};
+
   SecretText content;
-  content.text.resize(limit + 1);  // at once: growing would leave copies of a key behind
+  content.text.resize(static_cast<std::size_t>(info.st_size) + 1);  // at once: growing would leave copies of a key behind
   std::size_t size = 0;
-  while (size <= limit) {
+  while (size < content.text.size()) {
     const ssize_t got = ::read(file.fd, content.text.data() + size, content.text.size() - size);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return system_error(path, "read");
     if (got == 0) break;
     size += static_cast<std::size_t>(got);
   }
-  if (size > limit) return Error{"is larger than " + std::to_string(limit) + " bytes", path};
+  if (size == content.text.size()) return Error{"grew while it was read", path};  // its writer's next event brings the rest
   content.text.resize(size);
   return content;
 }

@@ -79,6 +79,42 @@ TEST_F(Tls, TheKeyIsLentForTheHandshakeOnly) {
   EXPECT_FALSE(late.handshake());
 }
 
+// Whether there is a key in what `get` (one of OpenSSL's two getters) finds: a key's material belongs to a provider.
+template <class Get>
+bool has_key(SSL* ssl, Get get) {
+  EVP_PKEY* key = nullptr;
+  if (get(ssl, &key) != 1) return false;
+  const KeyPtr owned(key);
+  return EVP_PKEY_get0_provider(key) != nullptr;
+}
+
+TEST_F(Tls, NoEphemeralKeyOutlivesTheHandshake) {
+  const auto own = [](SSL* ssl, EVP_PKEY** key) { return SSL_get_tmp_key(ssl, key); };
+  const auto peers = [](SSL* ssl, EVP_PKEY** key) { return SSL_get_peer_tmp_key(ssl, key); };
+  for (const char* groups : {"X25519MLKEM768:X25519", "X25519", "P-256"}) {
+    TlsSettings settings;
+    settings.groups = groups;
+    const TlsContext client = make(context(client_id), client_sessions, settings);
+    const TlsContext server = make(context(server_id), server_sessions, settings);
+    for (const bool resumed : {false, true}) {
+      SCOPED_TRACE(std::string(groups) + (resumed ? " resumed" : " full"));
+      Pair pair(client.new_client(destination, true), server.new_server(false));
+      ASSERT_TRUE(pair.handshake()) << pair.client_failure.detail << pair.server_failure.detail;
+      EXPECT_EQ(TlsContext::facts(pair.client.get()).resumed, resumed);
+      for (SSL* ssl : {pair.client.get(), pair.server.get()}) {
+        EXPECT_FALSE(has_key(ssl, own));
+        EXPECT_FALSE(has_key(ssl, peers));
+        EXPECT_FALSE(TlsContext::facts(ssl).group.empty());
+      }
+      // What OpenSSL does with a connection later still works without them.
+      EXPECT_EQ(SSL_key_update(pair.client.get(), SSL_KEY_UPDATE_REQUESTED), 1);
+      EXPECT_TRUE(Pair::exchange(*pair.client, *pair.server) && Pair::exchange(*pair.server, *pair.client));
+    }
+    client_sessions->clear();
+    server_sessions->clear();
+  }
+}
+
 TEST_F(Tls, BothEndsDeriveTheSameConnectionId) {
   const TlsContext client = make(context(client_id));
   const TlsContext server = make(context(server_id));
