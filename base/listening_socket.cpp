@@ -16,7 +16,9 @@
 namespace postern {
 namespace {
 
-constexpr int backlog = 128;
+// As many as the kernel allows (net.core.somaxconn, 4096 where nobody changed it). What finds no room is not told so: its SYN is dropped,
+// and comes again after 1, 3, 7, 15, 31 s, so that one storm of connections would last a minute.
+constexpr int backlog = 65'535;
 constexpr int socket_type = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
 
 Error failed(std::string_view what, int error, std::string_view remedy = {}) {

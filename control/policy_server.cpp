@@ -1,6 +1,7 @@
 #include "control/policy_server.hpp"
 
 #include <malloc.h>
+#include <poll.h>
 
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
@@ -51,6 +52,12 @@ websocket::close_reason close_reason_of(const PolicyStream::End& end) {
   const std::string_view shown = ascii ? text : std::string_view("see the log");
   reason.reason.assign(shown.data(), shown.size());
   return reason;
+}
+
+// Whether the other end has closed already: nobody does that who wants a stream.
+bool gave_up(tcp::socket& socket) {
+  pollfd asked{socket.native_handle(), POLLRDHUP, 0};
+  return ::poll(&asked, 1, 0) == 1 && (asked.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
 }
 
 std::string_view name_of(PolicyStream::End::Kind kind) {
@@ -182,6 +189,12 @@ asio::awaitable<void> PolicyServer::accept_loop() {
     }
     failing = false;
     ++stats_.accepted;
+    // In a storm some wait here longer than their patience. A handshake with who is gone would cost as much as any, and make those wait
+    // longer that are still there, until all of them are gone in turn.
+    if (gave_up(accepted)) {
+      ++stats_.ended["gave_up"];
+      continue;
+    }
     if (!tls_ || sessions_.size() >= config_.limits.streams) {
       ++stats_.ended[tls_ ? "too_many" : "no_svid"];
       continue;

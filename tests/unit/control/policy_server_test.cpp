@@ -133,6 +133,7 @@ struct PolicyServerTest : testing::Test {
     return stream != nullptr && stream->acknowledged_once();
   }
 
+  asio::io_context client_io{1};  // of clients that are to go on while the server does nothing
   asio::io_context io{1};
   ControlConfig config;
   Log log{LogLevel::error};
@@ -286,6 +287,42 @@ TEST_F(PolicyServerTest, WhoNeverSaysHelloIsCut) {
   EXPECT_EQ(silent.ended, "closed");
   EXPECT_EQ(server->stats().ended.at("handshake_timeout"), 2U);
   EXPECT_EQ(server->stats().handshaking, 0U);
+}
+
+// A replica that ends sends all of its sidecars to another one at once.
+TEST_F(PolicyServerTest, ACrowdWaitsInTheKernelForItsTurn) {
+  start();
+  constexpr std::size_t count = 800;
+  std::vector<tcp::socket> crowd;
+  std::size_t connected = 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    crowd.emplace_back(client_io).async_connect(tcp::endpoint(asio::ip::address_v4::loopback(), port.number),
+                                                [&](const boost::system::error_code& error) { connected += error ? 0 : 1; });
+  }
+  // Nobody accepts. Before a SYN that was dropped comes again, after a second.
+  client_io.run_for(900ms);
+  EXPECT_EQ(connected, count);
+}
+
+TEST_F(PolicyServerTest, WhoHasGivenUpCostsNoHandshake) {
+  start();
+  const TlsContext tls = client(web_id);
+  for (int i = 0; i < 20; ++i) {
+    // Says hello in TLS, waits for a while, and goes.
+    tcp::socket socket(client_io);
+    socket.connect(tcp::endpoint(asio::ip::address_v4::loopback(), port.number));
+    TlsSocket impatient(std::move(socket), tls.new_client(control_address, true));
+    asio::co_spawn(
+        client_io, [](TlsSocket& secured) -> asio::awaitable<void> { co_await secured.handshake(); }(impatient), asio::detached);
+    client_io.restart();
+    client_io.run_for(5ms);
+    impatient.close();
+    client_io.run_for(5ms);
+  }
+  Sidecar& patient = connect(tls);
+  ASSERT_TRUE(reach([&] { return enforces(key("shop/web-0")); })) << patient.ended;
+  EXPECT_EQ(server->stats().ended["gave_up"], 20U);
+  EXPECT_FALSE(server->stats().ended.contains("handshake_failed"));
 }
 
 TEST_F(PolicyServerTest, ASilentSidecarIsCut) {
