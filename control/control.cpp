@@ -19,6 +19,8 @@ namespace asio = boost::asio;
 
 constexpr auto as_values = asio::as_tuple(asio::use_awaitable);
 constexpr auto settle_delay = std::chrono::milliseconds{10};
+constexpr auto overdue_look = std::chrono::seconds{1};
+constexpr auto overdue_after = std::chrono::seconds{10};  // an edit that is not in force by then is worth an Event
 constexpr auto uid_retry = std::chrono::milliseconds{500};
 
 std::size_t index_of(WatchedKind kind) { return static_cast<std::size_t>(kind); }
@@ -285,9 +287,10 @@ void Control::settle_soon() {
 
 asio::awaitable<void> Control::settle_loop() {
   while (true) {
-    settle_timer_.expires_at(settling_ ? Clock::now() + settle_delay : Clock::time_point::max());
+    const auto idle = in_force_.pending() > 0 ? Clock::now() + overdue_look : Clock::time_point::max();
+    settle_timer_.expires_at(settling_ ? Clock::now() + settle_delay : idle);
     co_await settle_timer_.async_wait(as_values);
-    if (!settling_ || Clock::now() < settle_timer_.expiry()) continue;  // woken up to wait for what comes with it
+    if (Clock::now() < settle_timer_.expiry()) continue;  // woken up to wait for what comes with it
     settling_ = false;
     settle();
   }
@@ -303,6 +306,11 @@ void Control::settle() {
     for (const PolicyStatus& status : policy_status(store_, publisher_, stream_of, policy.ns, policy.name)) {
       const auto enforced = std::ranges::count_if(status.pods, [](const PodStatus& pod) { return pod.state == PodEnforcement::enforced; });
       if (enforced > 0) events_.in_force(policy, status.generation, static_cast<std::size_t>(enforced), took.count());
+    }
+  }
+  for (const ObjectKey& policy : in_force_.overdue(Clock::now(), overdue_after)) {
+    for (const PolicyStatus& status : policy_status(store_, publisher_, stream_of, policy.ns, policy.name)) {
+      events_.not_in_force(status, std::chrono::duration<double>(overdue_after).count());
     }
   }
 }

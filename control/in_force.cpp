@@ -153,7 +153,7 @@ void InForceClock::changed(const Changes& changes, const Publisher& publisher, T
   if (changes.empty()) return;
   if (!std::exchange(started_, true)) return;
   for (const ObjectKey& key : changes.policies) {
-    pending_.insert_or_assign(key, Edit{.seen = now, .waiting = publisher.selected_by(key), .enforced_somewhere = false});
+    pending_.insert_or_assign(key, Edit{.seen = now, .waiting = publisher.selected_by(key)});
   }
 }
 
@@ -176,6 +176,14 @@ std::vector<std::pair<ObjectKey, InForceClock::Seconds>> InForceClock::settle(Pu
     it = pending_.erase(it);
   }
   return settled;
+}
+
+std::vector<ObjectKey> InForceClock::overdue(Time now, std::chrono::seconds patience) {
+  std::vector<ObjectKey> out;
+  for (auto& [key, edit] : pending_) {
+    if (now - edit.seen >= patience && !std::exchange(edit.named_overdue, true)) out.push_back(key);
+  }
+  return out;
 }
 
 }  // namespace postern

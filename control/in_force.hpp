@@ -73,6 +73,8 @@ class InForceClock {
   // The policies that have come into force since the last call, and how long each took. Called after acknowledgements, and when streams
   // end.
   std::vector<std::pair<ObjectKey, Seconds>> settle(Publisher& publisher, const StreamOf& stream_of, Time now);
+  // The policies that were edited longer than `patience` ago and are not in force yet; each edit is named once.
+  std::vector<ObjectKey> overdue(Time now, std::chrono::seconds patience);
   std::size_t pending() const { return pending_.size(); }
 
  private:
@@ -80,6 +82,7 @@ class InForceClock {
     Time seen;
     std::vector<WorkloadKey> waiting;  // found enforcing: taken off the end
     bool enforced_somewhere = false;
+    bool named_overdue = false;
   };
 
   bool started_ = false;

@@ -58,6 +58,28 @@ void PolicyEvents::in_force(const ObjectKey& policy, std::int64_t generation, st
                    std::move(note));
 }
 
+void PolicyEvents::not_in_force(const PolicyStatus& policy, double seconds) {
+  constexpr std::size_t named = 5;
+  constexpr std::size_t reason_bytes = 120;
+  std::size_t lagging = 0;
+  std::string names;
+  for (const PodStatus& pod : policy.pods) {
+    if (pod.state != PodEnforcement::lagging || ++lagging > named) continue;
+    names += (lagging == 1 ? ": " : "; ") + pod.pod.text() + " (" + pod.reason.substr(0, reason_bytes) + ")";
+  }
+  if (lagging == 0) return;
+  if (lagging > named) names += "; and " + std::to_string(lagging - named) + " more";
+  EventNote note;
+  note.warning = true;
+  note.reason = "NotInForce";
+  note.action = "Distribute";
+  note.note = "generation " + std::to_string(policy.generation) + " is not enforced by " + std::to_string(lagging) +
+              (lagging == 1 ? " sidecar, " : " sidecars, ") + seconds_text(seconds) + " after its change was seen" + names;
+  const auto uid = uids_.find(policy.key);
+  recorder_.record({"networking.k8s.io/v1", "NetworkPolicy", policy.key.ns, policy.key.name, uid == uids_.end() ? "" : uid->second},
+                   std::move(note));
+}
+
 void PolicyEvents::unreadable(const Unreadable& object) {
   EventNote note;
   note.warning = true;

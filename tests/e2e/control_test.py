@@ -1,11 +1,16 @@
 """The control plane, end to end: a real API server, postern-control replicas, sidecars that take their policy from the stream. What is in the API is
 what connections meet."""
 
+import datetime
 import json
+import tempfile
+import time
 import unittest
 
 from kit.cluster import allow, gone, policy
 from kit.controlled import PORT, ControlledMesh
+from kit.processes import run
+from kit.sidecar import program
 from kit.waiting import wait_until
 
 
@@ -215,9 +220,117 @@ class StatusTest(ControlCase):
                 return "does not fit" in json.dumps(json.loads(done.stdout))
             wait_until(named, what=lambda: self.mesh.status("default/other-deny").stdout)
 
+    def events(self, name, reason):
+        return [item for item in self.api.list("Event", "default") if item["reason"] == reason and item["regarding"]["name"] == name]
+
+    def enforced_at(self, name):
+        """When the sidecar had its newest policy in force, by its own log."""
+        line = [line for line in self.mesh.sidecars[name].output().splitlines() if '"policy_enforced"' in line][-1]
+        return datetime.datetime.fromisoformat(json.loads(line)["@timestamp"].replace("Z", "+00:00")).timestamp()
+
+    def metric(self, name):
+        return sum(replica.metric(name) for replica in self.mesh.replicas)
+
+    def test_an_edit_is_told_by_an_event_and_measured(self):
+        self.api.policy(policy("api-allow", app="api", ingress=[allow(PORT, app="web")]))
+        done = self.mesh.status("default/api-allow", "--wait", "--generation", "1", "--deadline", "30s")
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        measured = self.metric("postern_control_edit_to_enforced_seconds_count")
+        took = []
+        for number in range(20):
+            edited = time.time()
+            self.api.policy(policy("api-allow", app="api", ingress=[allow(PORT + 1 + number, app="web")]))
+            done = self.mesh.status("default/api-allow", "--wait", "--generation", str(number + 2), "--deadline", "30s")
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+            took.append(((self.enforced_at("api") - edited) * 1000, (time.time() - edited) * 1000))
+            self.assertEqual(self.mesh.reach("web", "api"), "reset", "in force when --wait says so")
+        for what, times in zip(("a real sidecar has it in force", "posternctl status --wait says so"), map(sorted, zip(*took))):
+            print(f"edit at the API until {what}: median {times[10]:.0f} ms, most {times[-1]:.0f} ms of {len(times)}", flush=True)
+            self.assertGreater(times[0], 0)
+        told = wait_until(lambda: self.events("api-allow", "InForce"), what=self.mesh.said)
+        self.assertEqual(told[0]["type"], "Normal")
+        self.assertRegex(told[0]["note"], r"^generation \d+ is enforced by the sidecars of 1 pod, \d+\.\d{3} s after its change was seen$")
+        self.assertEqual(told[0]["regarding"]["uid"], self.api.get("NetworkPolicy", "api-allow", "default")["metadata"]["uid"])
+        self.assertGreaterEqual(self.metric("postern_control_edit_to_enforced_seconds_count"), measured + 20)
+        wait_until(lambda: self.metric("postern_control_policies_lagging") == 0, what=self.mesh.said)
+
+    def test_who_lags_is_told_by_a_gauge_and_an_event(self):
+        self.mesh.sidecars["other"].stop()
+        self.addCleanup(self.restart, "other")
+        with self.mesh.raw_stream("other") as stream:
+            stream.hello()
+            stream.ack(stream.until("update"))
+            self.api.policy(policy("other-slow", app="other", ingress=[]))
+            update = stream.until("update")
+            wait_until(lambda: self.metric("postern_control_policies_lagging") == 1, what=self.mesh.said)
+            told = wait_until(lambda: self.events("other-slow", "NotInForce"), 30, self.mesh.said)
+            self.assertEqual(told[0]["type"], "Warning")
+            self.assertIn("generation 1 is not enforced by 1 sidecar", told[0]["note"])
+            self.assertIn("default/other (its sidecar has not acknowledged", told[0]["note"])
+            stream.ack(update)
+            wait_until(lambda: self.events("other-slow", "InForce"), what=self.mesh.said)
+            wait_until(lambda: self.metric("postern_control_policies_lagging") == 0, what=self.mesh.said)
+
+    def test_nothing_needs_a_leader(self):
+        holders = [item["spec"].get("holderIdentity", "") for item in self.api.list("Lease")]
+        self.assertEqual([holder for holder in holders if not holder.startswith("apiserver-")], [])
+
     def restart(self, name):
         self.mesh.sidecars[name].start()
         self.mesh.sidecars[name].wait_ready()
+
+
+class ProgramTest(unittest.TestCase):
+    """What postern-control says of itself and of its configuration, without a cluster."""
+
+    GOOD = "mesh: {trustDomain: example.org}\nauthority: {enabled: true}\n"
+
+    def check(self, text, *arguments):
+        with tempfile.NamedTemporaryFile("w", suffix="-control.yaml", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            return run([program("postern-control"), "--config", file.name, *arguments])
+
+    def test_help_names_every_argument(self):
+        done = run([program("postern-control"), "--help"])
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        for name in ("--config", "--kubeconfig", "--log-level", "--check-config", "--print-config", "--version", "SIGTERM"):
+            self.assertIn(name, done.stdout)
+        self.assertRegex(run([program("postern-control"), "--version"]).stdout, r"^postern-control \d")
+
+    def test_a_good_configuration_is_good(self):
+        done = self.check(self.GOOD, "--check-config")
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
+
+    def test_what_is_printed_is_a_configuration(self):
+        printed = self.check(self.GOOD, "--print-config").stdout
+        for name in ("drainPeriod", "ticketKeys", "example.org", "#"):
+            self.assertIn(name, printed)
+        self.assertEqual(self.check(printed, "--check-config").returncode, 0)
+        self.assertEqual(self.check(printed, "--print-config").stdout, printed)
+        self.assertIn("trustDomain", run([program("postern-control"), "--print-config"]).stdout, "every default, to start from")
+
+    def test_mistakes_are_told_with_file_line_field_and_the_nearest_name(self):
+        for text, words in (("limits:\n  handshakeTimeuot: 3s\n", ("control.yaml:2", "handshakeTimeuot", "handshakeTimeout")),
+                            ("limits:\n  streams: many\n", ("control.yaml:2", "limits.streams", "many")),
+                            ("drainPeriod: 3 parsecs\n", ("control.yaml:1", "drainPeriod")),
+                            ("listen: {stream: 70000}\n", ("control.yaml:1", "listen.stream")),
+                            ("authority: {enabled: true}\n", ("mesh.trustDomain",)),
+                            ("mesh: {trustDomain: example.org}\n", ("identity",)),
+                            ("mesh: [\n", ("control.yaml",))):
+            with self.subTest(text=text):
+                done = self.check(text, "--check-config")
+                self.assertEqual(done.returncode, 2)
+                for word in words:
+                    self.assertIn(word, done.stderr)
+        done = run([program("postern-control"), "--cofnig"])
+        self.assertEqual((done.returncode, done.stdout), (2, ""))
+        self.assertIn("--help", done.stderr)
+
+    def test_without_an_api_server_it_says_what_is_missing(self):
+        done = self.check(self.GOOD + "kubeconfig: /nonexistent/kubeconfig\n")
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("/nonexistent/kubeconfig", done.stderr)
 
 
 if __name__ == "__main__":

@@ -205,6 +205,24 @@ TEST_F(InForceTest, TheClockSaysNothingOfAPolicyThatNobodyEnforces) {
   EXPECT_EQ(clock.pending(), 0U);
 }
 
+TEST_F(InForceTest, AnEditThatIsNotInForceIsOverdueOnce) {
+  constexpr std::chrono::seconds patience{10};
+  edit(81);
+  receivers[key("shop/api-2")]->take();
+  now += patience - std::chrono::milliseconds(1);
+  EXPECT_THAT(settle(), IsEmpty());
+  EXPECT_THAT(clock.overdue(now, patience), IsEmpty());
+  now += std::chrono::milliseconds(1);
+  EXPECT_THAT(clock.overdue(now, patience), ElementsAre(key("shop/api")));
+  EXPECT_THAT(clock.overdue(now, patience), IsEmpty());
+  edit(82);  // another edit
+  now += patience;
+  EXPECT_THAT(clock.overdue(now, patience), ElementsAre(key("shop/api")));
+  for (auto& [pod, receiver] : receivers) receiver->take();
+  EXPECT_THAT(settle(), SizeIs(1));
+  EXPECT_THAT(clock.overdue(now + patience, patience), IsEmpty());
+}
+
 TEST_F(InForceTest, ANewerEditStartsTheClockAnew) {
   edit(81);
   now += std::chrono::seconds(1);
