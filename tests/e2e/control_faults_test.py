@@ -8,7 +8,7 @@ import ssl
 import time
 import unittest
 
-from kit.apps import Thread
+from kit.apps import Relay, Thread
 from kit.cluster import allow, gone, policy
 from kit.controlled import PORT, ControlledMesh
 from kit.peer import context
@@ -232,6 +232,45 @@ class ApiServerTest(FaultCase):
             self.mesh.kube.start_api_server()
         self.mesh.wait_allowed("other", "api", deadline=90)
         self.assertEqual(self.mesh.reach("web", "api"), "reset")
+
+    def test_a_watch_cut_within_an_object(self):
+        control = self.mesh.replicas[0]
+        relay = Relay(control.pod.listen(6443, "127.0.0.1"), lambda: control.pod.connect(self.mesh.kube_pod.v4, 6443))
+        self.addCleanup(relay.close)
+        self.through(control, "127.0.0.1")
+        self.addCleanup(self.through, control, self.mesh.kube_pod.v4)
+        self.unchanged()
+        live, lists = self.live(), self.lists(control)
+        # The whole object would close the door to `web` and open it to `other`; of its first third nothing may be seen.
+        blocks = [{"ipBlock": {"cidr": f"198.18.{number // 256}.{number % 256}/32"}} for number in range(8_000)]
+        relay.cut_within(100_000)
+        item = self.api.replace({"kind": "NetworkPolicy", **policy("api-allow", app="api", ingress=[
+            {"peers": [*blocks, {"podSelector": {"matchLabels": {"app": "other"}}}]}])})
+        self.assertGreater(len(json.dumps(item)), 300_000)
+        wait_until(lambda: relay.cut == 1, what=control.output)
+        done = self.mesh.status("default/api-allow", "--wait", "--generation", str(item["metadata"]["generation"]), "--deadline", "60s")
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertEqual(gone(live), "reset")
+        self.assertEqual(self.mesh.reach("web", "api"), "reset")
+        self.mesh.wait_allowed("other", "api")
+        self.assertEqual(self.lists(control), lists, "resumed, not listed anew")
+
+    def through(self, control, address):
+        """The replica starts anew, and reaches the API server there."""
+        with open(control.config["kubeconfig"], encoding="utf-8") as file:
+            settings = json.load(file)
+        settings["clusters"][0]["cluster"]["server"] = f"https://{address}:6443"
+        with open(control.config["kubeconfig"], "w", encoding="utf-8") as file:
+            json.dump(settings, file)
+        if control.process.alive():
+            control.stop()
+        steps = self.in_step_count()
+        control.start()
+        wait_until(lambda: self.in_step_count() > steps, 30, self.mesh.said)
+
+    @staticmethod
+    def lists(control):
+        return control.metric("postern_control_watch_relists_total")
 
     def test_a_frozen_api_server_changes_nothing(self):
         live = self.live()

@@ -184,6 +184,43 @@ class Server:
         self.close()
 
 
+class Relay(Server):
+    """Passes each connection on to what connect() opens, byte for byte, and can cut those that are there in the middle of what they are told."""
+
+    def __init__(self, listener, connect):
+        self._connect, self._left, self.cut = connect, None, 0
+        super().__init__(listener, self._pass_on)
+
+    def cut_within(self, count):
+        """The next connection that has brought `count` bytes more from the far end is cut there; the bytes up to it arrive."""
+        self._left = {"of": count}
+
+    def _pass_on(self, near):
+        with self._connect() as far:
+            Thread(self._copy, near, far, None)
+            self._copy(far, near, {})
+
+    def _copy(self, source, target, seen):
+        with contextlib.suppress(OSError):
+            while True:
+                source.settimeout(None)
+                data, left = source.recv(4096), self._left
+                if seen is not None and left is not None:
+                    if seen.get("for") is not left:
+                        seen.update({"for": left, "bytes": 0})
+                    seen["bytes"] += len(data)
+                    if seen["bytes"] >= left["of"]:
+                        target.sendall(data)
+                        self._left, self.cut = None, self.cut + 1
+                        break
+                if not data:
+                    break
+                target.sendall(data)
+        for s in (source, target):
+            with contextlib.suppress(OSError):
+                s.shutdown(socket.SHUT_RDWR)
+
+
 def echo(s):
     """Sends back what arrives, then the FIN."""
     while data := s.recv(65536):
