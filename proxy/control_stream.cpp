@@ -53,6 +53,8 @@ class WebSocketStream final : public ControlStream, public std::enable_shared_fr
     co_return Result<void>();
   }
 
+  bool resumed() const override { return TlsContext::facts(socket_.next_layer().ssl()).resumed; }
+
   asio::awaitable<Result<std::string>> read() override {
     beast::flat_buffer buffer;  // one for each message: a big one is not kept
     const auto [ec, bytes] = co_await socket_.async_read(buffer, as_values);

@@ -32,6 +32,9 @@ class ControlStream {
                                                                                 Timeouts timeouts);
   virtual ~ControlStream() = default;
 
+  // TLS resumed a session: no certificate was sent or verified.
+  virtual bool resumed() const = 0;
+
   // The next message; an error is the stream's end.
   virtual boost::asio::awaitable<Result<std::string>> read() = 0;
   // Queued and written in order; never waits.

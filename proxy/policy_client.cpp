@@ -256,7 +256,7 @@ asio::awaitable<PolicyClient::Impl::Ended> PolicyClient::Impl::converse(tcp::end
   in_step_ = false;
   ++stream_number_;
   streams_.fetch_add(1);
-  log_.info("control_connected", {{"address", address}});
+  log_.info("control_connected", {{"address", address}, {"tls", stream_->resumed() ? "resumed" : "full handshake"}});
   stream_->on_pong([this] {
     if (in_step_) confirm();
   });

@@ -74,10 +74,10 @@ def tables(results):
         parts.append(f"While the cluster grew from {small['pods']:,} to {large['pods']:,} pods the {results['sidecars']:,} connected sidecars got "
                      f"{growth['updates']} updates, {growth['bytes']} bytes; each held {growth['held_before']:,} bytes before and {growth['held_after']:,} after.")
     moves = [(name, _at(results, "many_at_once", how)) for name, how in (("with their TLS sessions", "resumed"), ("without", "full"))]
-    rows = [[name, f"{of['seconds']} s", f"{of['resumed']:,}", f"{of['full']:,}", of["resources_sent_again"]] for name, of in moves if of]
+    rows = [[name, f"{of['seconds']} s", f"{of['resumed']:,}", f"{of['full']:,}", of.get("attempts_failed", "-"), of["resources_sent_again"]] for name, of in moves if of]
     if rows:
         parts.append(_table([f"{results['many']:,} sidecars move to the other replica at once", "all in step after", "resumed", "full handshakes",
-                             "resources sent again"], rows))
+                             "attempts that failed", "resources sent again"], rows))
     return "\n\n".join(parts)
 
 

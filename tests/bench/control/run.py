@@ -120,7 +120,7 @@ class Sidecars:
 
     def stats(self):
         self.tell("stats")
-        names = ("streams", "updates", "bytes", "resources", "resumed", "full", "held")
+        names = ("streams", "updates", "bytes", "resources", "resumed", "full", "held", "failed")
         return dict(zip(names, map(int, self.wait("stats", 60)[1:])))
 
     def close(self):
@@ -151,7 +151,7 @@ class Bench:
         self.folder = self.net.folder
         self.authority = Authority(f"{self.folder}/ca", TRUST_DOMAIN)
         self.workloads, self.policies = [], 0
-        self.results = {"sizes": {}, "sidecars": options.sidecars, "many": options.many}
+        self.results = {"sizes": {}, **earlier(options), "sidecars": options.sidecars, "many": options.many}
 
     def start_api_server(self):
         self.server = KubeServer(f"{self.folder}/kube", extra=("--max-requests-inflight=3000", "--max-mutating-requests-inflight=3000"))
@@ -289,19 +289,31 @@ class Bench:
         line = self.sidecars.wait("connected", 240)
         after = self.sidecars.stats()
         result = {"seconds": round((int(line[2]) - began) / 1e9, 2), "resumed": after["resumed"] - before["resumed"],
-                  "full": after["full"] - before["full"], "resources_sent_again": after["resources"] - before["resources"]}
+                  "full": after["full"] - before["full"], "attempts_failed": after["failed"] - before["failed"],
+                  "resources_sent_again": after["resources"] - before["resources"]}
         say(f"reconnect: {result}")
         return result
 
     def run(self):
-        options, results = self.options, self.results
         self.start_api_server()
-        self.control, other = self.new_control("one"), self.new_control("two")
+        self.control, self.other = self.new_control("one"), self.new_control("two")
+        if self.options.part == "reconnect":
+            self.populate(*self.options.large)
+            self.results["sizes"].setdefault("large", {"pods": self.options.large[0], "policies": self.options.large[1]})
+        else:
+            self.measure_changes()
+        if self.options.part != "changes":
+            self.measure_reconnecting(self.results["sizes"]["large"])
 
+    def connect_to(self, workloads):
+        return Sidecars(self.folder, [self.control.address, self.other.address], self.authority, workloads)
+
+    def measure_changes(self):
+        options, results = self.options, self.results
         small = results["sizes"]["small"] = {"pods": options.small[0], "policies": options.small[1]}
         self.populate(*options.small)
         self.start_control(small)
-        self.sidecars = Sidecars(self.folder, [self.control.address, other.address], self.authority, self.workloads[:options.sidecars])
+        self.sidecars = self.connect_to(self.workloads[:options.sidecars])
         self.connect(options.sidecars, small)
         self.measure(small)
 
@@ -317,23 +329,32 @@ class Bench:
         self.sidecars.close()
         self.control.stop()
 
-        # Sidecars that have nothing yet, and a control plane that starts.
+    def measure_reconnecting(self, large):
+        """Sidecars that have nothing yet, and a control plane that starts; then all of them move."""
+        options = self.options
         self.start_control(large)
-        self.sidecars = Sidecars(self.folder, [self.control.address, other.address], self.authority, self.workloads[:options.many])
+        self.sidecars = self.connect_to(self.workloads[:options.many])
         self.connect(options.sidecars, large)
-        many = results["many_at_once"] = {"streams": options.many}
+        many = self.results["many_at_once"] = {"streams": options.many}
         self.connect(options.many - options.sidecars, many)
         time.sleep(2)  # memory that handshakes used is given back within a second or so
         many["control_mb"] = round(rss_mb(self.control.process.pid), 1)
         many["kb_per_stream"] = round((many["control_mb"] - large["control_mb"]) * 1024 / options.many, 1)
         say(f"{many}")
-        other.start()
+        self.other.start()
         self.sidecars.updates(1.0)
         many["resumed"] = self.reconnect(1)
         self.sidecars.tell("forget")
         many["full"] = self.reconnect(0)
         self.sidecars.close()
-        return results
+
+
+def earlier(options):
+    """The numbers of the other part, where only one is measured now."""
+    if options.part == "all" or not options.json or not os.path.exists(options.json):
+        return {}
+    with open(options.json, encoding="ascii") as file:
+        return json.load(file)
 
 
 def pair(text):
@@ -356,6 +377,8 @@ def parse():
     parser.add_argument("--many", type=int, default=5_000, help="streams that reconnect at once; at most the pods of the large cluster")
     parser.add_argument("--rounds", type=even, default=100, help="changes of each kind; an even number")
     parser.add_argument("--seconds", type=int, default=20, help="of 50 changes a second")
+    parser.add_argument("--part", choices=("all", "changes", "reconnect"), default="all",
+                        help="changes: 1 and 2 above; reconnect: 3. What stands in --json of the other part is kept")
     parser.add_argument("--json", metavar="FILE", help="write the numbers there as well")
     parser.add_argument("--svg", metavar="FILE", help="draw the picture of docs/scale.md there")
     parser.add_argument("--from", dest="source", metavar="FILE", help="measure nothing: print and draw the numbers of an earlier --json")
@@ -373,12 +396,13 @@ def main(options):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         bench = Bench(options)
         try:
-            results = bench.run()
+            bench.run()
         finally:
             if options.json:
                 with open(options.json, "w", encoding="ascii") as out:
                     json.dump(bench.results, out, indent=2)
             bench.net.close()
+        results = bench.results
     print(report.tables(results))
     if options.svg:
         with open(options.svg, "w", encoding="utf-8") as out:

@@ -1,9 +1,10 @@
-// postern-bench-sidecars: many sidecars in one process, as the control plane sees them: each a real stream over mTLS with an SVID of its
-// own, that acknowledges every update at once. It enforces nothing; what it measures is the control plane.
+// postern-bench-sidecars: many sidecars in one process, as the control plane sees them: each a sidecar's own ControlStream, with its
+// deadlines, pings and back-off, and an SVID of its own, that acknowledges every update at once. It enforces nothing; what it measures is
+// the control plane.
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <boost/asio/co_spawn.hpp>
-#include <boost/asio/connect.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
@@ -12,29 +13,33 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/streambuf.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <boost/beast/core/flat_buffer.hpp>
-#include <boost/beast/websocket.hpp>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <fstream>
 #include <map>
 #include <memory>
+#include <random>
+#include <set>
 #include <sstream>
 #include <string>
 #include <vector>
 
 #include "authz/stream_messages.hpp"
 #include "certs/tls_context.hpp"
-#include "certs/tls_socket.hpp"
+#include "proxy/control_stream.hpp"
 #include "tests/kit/test_authority.hpp"
 
 namespace postern {
 namespace {
 
 namespace asio = boost::asio;
-namespace websocket = boost::beast::websocket;
-using Stream = websocket::stream<TlsSocket>;
+using std::chrono::milliseconds;
+
+// As a sidecar's PolicyClient: the same ControlStream with its deadlines, the same pauses between two streams, with jitter.
+constexpr milliseconds first_back_off{200};
+constexpr milliseconds longest_back_off{10'000};
+constexpr std::chrono::seconds first_update_within{30};
 
 constexpr const char* help =
     "usage: postern-bench-sidecars --control ADDRESS:PORT[,...] --workloads FILE --ca CERTIFICATE --ca-key KEY --trust-domain NAME\n"
@@ -43,11 +48,11 @@ constexpr const char* help =
     "input and prints one line for each thing that happens (times: CLOCK_MONOTONIC, nanoseconds):\n"
     "\n"
     "  connect N     streams for the next N workloads      ->  connected N TIME  (each has had its first update)\n"
-    "  reconnect     ends every stream and opens it again  ->  connected N TIME\n"
-    "  disconnect    ends every stream\n"
+    "  reconnect     ends every stream: each sidecar opens another, as after any end  ->  connected N TIME\n"
     "  use N         the address, from 0, that streams opened from now on go to\n"
     "  forget        forgets every TLS session: full handshakes from now on\n"
-    "  stats         ->  stats STREAMS UPDATES BYTES RESOURCES RESUMED FULL HELD  (HELD: bytes of the bodies that all hold now)\n"
+    "  stats         ->  stats STREAMS UPDATES BYTES RESOURCES RESUMED FULL HELD FAILED  (HELD: bytes of the bodies that all hold now;\n"
+    "                    FAILED: attempts that ended before an update)\n"
     "  quit\n"
     "and, for each update after the first: update WORKLOAD TIME BYTES RESOURCES REMOVED\n";
 
@@ -70,12 +75,17 @@ struct Totals {
   std::uint64_t resources = 0;
   std::uint64_t resumed = 0;
   std::uint64_t full = 0;
+  std::uint64_t failed = 0;
 };
 
 class Sidecars {
  public:
   Sidecars(asio::io_context& io, std::vector<asio::ip::tcp::endpoint> control, std::string trust_domain, test::TestAuthority authority)
-      : io_(io), control_(std::move(control)), trust_domain_(std::move(trust_domain)), authority_(std::move(authority)) {}
+      : io_(io),
+        control_(std::move(control)),
+        trust_domain_(std::move(trust_domain)),
+        control_id_(SpiffeId::parse("spiffe://" + trust_domain_ + "/postern/control").value()),
+        authority_(std::move(authority)) {}
 
   void add(const std::string& ns, const std::string& pod, const std::string& uid, const std::string& account) {
     workloads_.push_back({ns, pod, uid, account});
@@ -84,27 +94,26 @@ class Sidecars {
   void connect(std::size_t count) {
     for (; count > 0 && sidecars_.size() < workloads_.size(); --count) {
       sidecars_.push_back(std::make_unique<Sidecar>(*this, sidecars_.size()));
-      start(*sidecars_.back());
+      asio::co_spawn(io_, keep(*sidecars_.back()), asio::detached);
     }
   }
 
-  void disconnect() {
-    totals_.in_step = 0;
-    for (const auto& sidecar : sidecars_) sidecar->end();
-  }
   void use(std::size_t replica) { replica_ = replica % control_.size(); }
   void forget() { sessions_->clear(); }
 
   void reconnect() {
-    disconnect();
-    for (const auto& sidecar : sidecars_) start(*sidecar);
+    totals_.in_step = 0;
+    for (const auto& sidecar : sidecars_) {
+      sidecar->in_step = false;
+      if (sidecar->stream) sidecar->stream->close();
+    }
   }
 
   void print_stats() const {
     std::size_t held = 0;
     for (const auto& sidecar : sidecars_) held += sidecar->held;
-    std::printf("stats %zu %lu %lu %lu %lu %lu %zu\n", totals_.in_step, totals_.updates, totals_.bytes, totals_.resources, totals_.resumed,
-                totals_.full, held);
+    std::printf("stats %zu %lu %lu %lu %lu %lu %zu %lu\n", totals_.in_step, totals_.updates, totals_.bytes, totals_.resources,
+                totals_.resumed, totals_.full, held, totals_.failed);
   }
 
  private:
@@ -113,88 +122,82 @@ class Sidecars {
   };
 
   struct Sidecar {
-    Sidecar(Sidecars& all, std::size_t index) : all(all), index(index), tls(context(all, index)) {}
-    static TlsContext context(Sidecars& all, std::size_t index) {
+    Sidecar(Sidecars& all, std::size_t index) : index(index), tls(context(all, index)), random(static_cast<unsigned>(index)) {}
+    static std::shared_ptr<const TlsContext> context(Sidecars& all, std::size_t index) {
       const Workload& w = all.workloads_[index];
       const std::string id = "spiffe://" + all.trust_domain_ + "/ns/" + w.ns + "/sa/" + w.account + "/pod/" + w.pod + "/" + w.uid;
       TlsSettings settings;
       settings.alpn = control_alpn;
       settings.groups = "X25519";
       settings.tcp_end_is_enough = true;
-      return TlsContext::make(test::make_context(all.authority_.issue(id), all.authority_), settings, all.sessions_, 1).value();
-    }
-    void end() {
-      ++generation;
-      if (stream) boost::beast::get_lowest_layer(*stream).close();
+      return std::make_shared<const TlsContext>(
+          TlsContext::make(test::make_context(all.authority_.issue(id), all.authority_), settings, all.sessions_, 1).value());
     }
 
-    Sidecars& all;
     std::size_t index;
-    TlsContext tls;
-    std::shared_ptr<Stream> stream;
-    std::uint64_t generation = 0;  // of its stream
+    std::shared_ptr<const TlsContext> tls;
+    std::shared_ptr<ControlStream> stream;
+    std::minstd_rand random;
     Mark mark;
     std::map<std::string, std::string> have;
     std::map<std::string, std::size_t> sizes;  // of the bodies
     std::size_t held = 0;                      // their sum
+    std::uint64_t updates = 0;
     bool in_step = false;
   };
 
-  void start(Sidecar& sidecar) {
-    sidecar.in_step = false;
-    asio::co_spawn(io_, keep(sidecar, ++sidecar.generation), asio::detached);
-  }
-
-  // One stream after another until it is told to end: as a sidecar does, with a back-off.
-  asio::awaitable<void> keep(Sidecar& sidecar, std::uint64_t generation) {
-    std::size_t attempt = 0;
-    while (sidecar.generation == generation) {
-      const std::string error = co_await run(sidecar, generation, control_[replica_]);
-      if (sidecar.generation != generation) co_return;
+  // One stream after another, with a sidecar's back-off between them.
+  asio::awaitable<void> keep(Sidecar& sidecar) {
+    milliseconds back_off = first_back_off;
+    while (true) {
+      const std::uint64_t before = sidecar.updates;
+      const std::string error = co_await run(sidecar, control_[replica_]);
+      const bool had_one = sidecar.updates > before;
+      sidecar.stream.reset();
       if (sidecar.in_step) --totals_.in_step;
       sidecar.in_step = false;
-      if (++attempt < 4) std::fprintf(stderr, "%zu: %s\n", sidecar.index, error.c_str());
-      asio::steady_timer pause(io_, std::chrono::milliseconds(100 + (sidecar.index * 7919 + attempt * 104729) % 900));
+      if (!had_one) {
+        ++totals_.failed;
+        if (errors_.insert(error).second) std::fprintf(stderr, "%s (sidecar %zu; said once)\n", error.c_str(), sidecar.index);
+      } else {
+        back_off = first_back_off;
+      }
+      std::uniform_int_distribution<std::int64_t> jitter(had_one ? 0 : back_off.count() / 2, back_off.count());
+      asio::steady_timer pause(io_, milliseconds(jitter(sidecar.random)));
       co_await pause.async_wait(asio::use_awaitable);
+      if (!had_one) back_off = std::min(longest_back_off, back_off * 2);
     }
   }
 
-  asio::awaitable<std::string> run(Sidecar& sidecar, std::uint64_t generation, asio::ip::tcp::endpoint control) {
-    boost::system::error_code error;
-    asio::ip::tcp::socket socket(io_);
-    co_await socket.async_connect(control, asio::redirect_error(asio::use_awaitable, error));
-    if (error) co_return "connect: " + error.message();
-    // As a sidecar does: the session of one replica is offered to all.
-    TlsSocket tls(std::move(socket), sidecar.tls.new_client(SocketAddress{}, true));
-    const Result<void> handshake = co_await tls.handshake();
-    if (!handshake) co_return "handshake: " + handshake.error().text();
-    if (sidecar.generation != generation) co_return "ended";
-    ++(TlsContext::facts(tls.ssl()).resumed ? totals_.resumed : totals_.full);
-    sidecar.stream = std::make_shared<Stream>(std::move(tls));
-    const std::shared_ptr<Stream> stream = sidecar.stream;
-    stream->read_message_max(control_message_bytes);
-    co_await stream->async_handshake("postern-control", std::string(stream_path), asio::redirect_error(asio::use_awaitable, error));
-    if (error) co_return "upgrade: " + error.message();
+  asio::awaitable<std::string> run(Sidecar& sidecar, asio::ip::tcp::endpoint control) {
+    const ControlStream::Timeouts timeouts;
+    auto connected = co_await ControlStream::connect(control, sidecar.tls, control_id_, timeouts);
+    if (!connected) co_return connected.error().text();
+    const std::shared_ptr<ControlStream> stream = *connected;
+    sidecar.stream = stream;
+    ++(stream->resumed() ? totals_.resumed : totals_.full);
     Hello hello;
     hello.version = "bench";
     hello.mark = sidecar.mark;
     hello.have = sidecar.have;
-    std::string out = encode(SidecarMessage(std::move(hello)));
-    co_await stream->async_write(asio::buffer(out), asio::redirect_error(asio::use_awaitable, error));
-    while (!error && sidecar.generation == generation) {
-      boost::beast::flat_buffer in;
-      co_await stream->async_read(in, asio::redirect_error(asio::use_awaitable, error));
-      if (error || sidecar.generation != generation) break;
-      const std::string_view text(static_cast<const char*>(in.data().data()), in.size());
-      const Result<ControlMessage> message = decode_control_message(text);
+    stream->send(encode(SidecarMessage(std::move(hello))));
+    asio::steady_timer first_update(io_, first_update_within);
+    const std::weak_ptr<ControlStream> weak = stream;
+    const auto give_up = [weak](const boost::system::error_code& error) {
+      if (const auto late = weak.lock(); late && !error) late->close();
+    };
+    first_update.async_wait(give_up);
+    while (true) {
+      const Result<std::string> text = co_await stream->read();
+      if (!text) co_return text.error().text();
+      const Result<ControlMessage> message = decode_control_message(*text);
       if (!message) co_return "message: " + message.error().text();
       const auto* update = std::get_if<Update>(&*message);
       if (update == nullptr) continue;
-      take(sidecar, *update, text.size());
-      out = encode(SidecarMessage(Ack{update->nonce}));
-      co_await stream->async_write(asio::buffer(out), asio::redirect_error(asio::use_awaitable, error));
+      first_update.cancel();
+      take(sidecar, *update, text->size());
+      stream->send(encode(SidecarMessage(Ack{update->nonce})));
     }
-    co_return "stream: " + error.message();
   }
 
   void take(Sidecar& sidecar, const Update& update, std::size_t bytes) {
@@ -210,6 +213,7 @@ class Sidecars {
       sidecar.held -= sidecar.sizes[name];
       sidecar.sizes.erase(name);
     }
+    ++sidecar.updates;
     ++totals_.updates;
     totals_.bytes += bytes;
     totals_.resources += update.resources.size();
@@ -225,11 +229,13 @@ class Sidecars {
   std::vector<asio::ip::tcp::endpoint> control_;
   std::size_t replica_ = 0;
   std::string trust_domain_;
+  const SpiffeId control_id_;
   test::TestAuthority authority_;
   std::shared_ptr<SessionCache> sessions_ = std::make_shared<SessionCache>(16, 20'000);
   std::vector<Workload> workloads_;
   std::vector<std::unique_ptr<Sidecar>> sidecars_;
   Totals totals_;
+  std::set<std::string> errors_;  // that have been said
 };
 
 asio::awaitable<void> obey(asio::io_context& io, Sidecars& sidecars) {
@@ -250,8 +256,6 @@ asio::awaitable<void> obey(asio::io_context& io, Sidecars& sidecars) {
       sidecars.connect(count);
     } else if (command == "reconnect") {
       sidecars.reconnect();
-    } else if (command == "disconnect") {
-      sidecars.disconnect();
     } else if (command == "use") {
       sidecars.use(count);
     } else if (command == "forget") {
