@@ -28,7 +28,9 @@ packages_for() {
       demo) printf '%s\n' iptables iproute2 nginx redis-server python3 python3-redis python3-yaml openssl procps curl ;;
       test) printf '%s\n' libgtest-dev libgmock-dev faketime softhsm2 libengine-pkcs11-openssl python3-yaml python3-venv "clang-$clang" "libclang-rt-$clang-dev" "clang-format-$clang" ;;
       lint) printf '%s\n' "clang-tidy-$clang" ;;
-      *) die "setup: no purpose '$purpose' (expected build, demo, test or lint)" ;;
+      images) printf '%s\n' mmdebstrap python3 ;;
+      images-root) packages_for build; printf '%s\n' iptables python3 ;;
+      *) die "setup: no purpose '$purpose' (expected build, demo, test, lint or images)" ;;
     esac
   done
 }
