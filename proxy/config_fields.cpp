@@ -112,7 +112,7 @@ std::vector<ConfigField<Config>> make_fields() {
           "Ranges of pods and Services: an unknown address inside them is refused, not taken for outside."),
       field<AddressList>(
           "mesh.nodeAddresses", [](auto& c) -> auto& { return c.mesh.node_addresses; },
-          "Addresses of the pod's own node, as the pod sees them."),
+          "Addresses of the pod's own node, as the pod sees them, beside its default gateways and what Pod and Node say."),
       field<SerialList>(
           "mesh.denied.serials", [](auto& c) -> auto& { return c.mesh.denied.serials; }, "Serial numbers of certificates."),
       field<SpiffeIdList>(

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <random>
 
+#include "proxy/gateways.hpp"
 #include "proxy/identity_source.hpp"
 
 namespace postern {
@@ -27,6 +28,7 @@ std::string errno_text() { return std::strerror(errno); }
 
 Server::Server(Config config, Log& log) : config_(std::move(config)), log_(log) {
   if (config_.workers == 0) config_.workers = std::max(1U, std::thread::hardware_concurrency());
+  for (const IpAddress& gateway : default_gateways()) config_.mesh.node_addresses.push_back(gateway);
 }
 
 Server::~Server() {
