@@ -1,6 +1,4 @@
 // decide(): see snapshot.hpp.
-#include <algorithm>
-
 #include "authz/decision_index.hpp"
 #include "authz/snapshot.hpp"
 #include "authz/topology.hpp"
@@ -19,9 +17,7 @@ Basis node_basis(const PolicySnapshot& snapshot, PolicyDirection direction, cons
     case NodeTraffic::probes: break;
   }
   if (direction == PolicyDirection::egress || protocol != Protocol::tcp) return Basis::no_rule;
-  const auto& probes = snapshot.self().probe_ports;
-  const bool probed = std::any_of(probes.begin(), probes.end(), [port](const ProbePort& probe) { return probe.port == port; });
-  return probed ? Basis::node_probe : Basis::no_rule;
+  return snapshot.self().is_probed_by_node(port) ? Basis::node_probe : Basis::no_rule;
 }
 
 Decision decision_of(const DecisionIndex& index, Plane plane, RuleRank winner, Basis otherwise) {

@@ -46,7 +46,7 @@ void add_probe(const std::optional<Port>& port, std::string path, std::vector<Pr
   if (std::find(out.begin(), out.end(), probe) == out.end()) out.push_back(std::move(probe));
 }
 
-// The injector lets the sidecar ask in the place of a tcpSocket (docs/injection.md): what counts is the port that it asks.
+// The injector lets the sidecar ask in the place of a tcpSocket (docs/injection.md): the port is the one that it asks.
 std::optional<Port> application_port(std::string_view path) {
   if (!path.starts_with(app_probe_path)) return std::nullopt;
   path.remove_prefix(app_probe_path.size());
@@ -65,7 +65,7 @@ void decode_handler(const Field& field, const std::vector<NamedPort>& ports, std
     std::string path = http["path"].string("/");
     if (!path.starts_with('/')) path.insert(path.begin(), '/');
     const auto application = application_port(path);
-    add_probe(application ? application : resolve_probe_port(http["port"], ports), application ? std::string() : std::move(path), out);
+    add_probe(application ? application : resolve_probe_port(http["port"], ports), std::move(path), out);
   }
   const Field tcp = field["tcpSocket"];
   if (tcp.present() && tcp["host"].string().empty()) add_probe(resolve_probe_port(tcp["port"], ports), {}, out);

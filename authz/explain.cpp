@@ -1,7 +1,5 @@
 #include "authz/explain.hpp"
 
-#include <algorithm>
-
 #include "authz/topology.hpp"
 
 namespace postern {
@@ -49,9 +47,7 @@ class Walk {
     const NodeTraffic mode = snapshot_.settings().node_traffic;
     if (is_pod || !snapshot_.is_own_node(peer_.address) || mode == NodeTraffic::none) return Basis::no_rule;
     if (mode == NodeTraffic::all) return Basis::node;
-    const auto& probes = snapshot_.self().probe_ports;
-    const bool probed = direction_ == PolicyDirection::ingress && protocol_ == Protocol::tcp &&
-                        std::any_of(probes.begin(), probes.end(), [&](const ProbePort& probe) { return probe.port == port_; });
+    const bool probed = direction_ == PolicyDirection::ingress && protocol_ == Protocol::tcp && snapshot_.self().is_probed_by_node(port_);
     return probed ? Basis::node_probe : Basis::no_rule;
   }
 

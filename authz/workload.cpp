@@ -40,6 +40,11 @@ bool Workload::intercepts_inbound(Port port) const { return meshed && !contains(
 
 bool Workload::intercepts_outbound(Port port) const { return meshed && !contains(excluded_outbound_ports, port); }
 
+bool Workload::is_probed_by_node(Port port) const {
+  return std::any_of(probe_ports.begin(), probe_ports.end(),
+                     [port](const ProbePort& probe) { return probe.port == port && probe.by_node(); });
+}
+
 bool Workload::operator==(const Workload&) const = default;
 
 }  // namespace postern

@@ -25,16 +25,19 @@ struct NamedPort {
   bool operator==(const NamedPort&) const = default;
 };
 
-// A port that a probe or lifecycle hook of the pod names; the path of an httpGet, else empty.
+// Where the sidecar's health port answers whether the application accepts connections: /app-probe/8080.
+inline constexpr std::string_view app_probe_path = "/app-probe/";
+
+// A port that a probe or lifecycle hook of the pod names; the path of an httpGet, else empty. Of a tcpSocket that the injector has
+// rewritten: the application's port, and the path at which the sidecar is asked for it.
 struct ProbePort {
   Port port;
   std::string path;
 
+  // Whether the node itself connects to the port, and does not ask the sidecar to.
+  bool by_node() const { return !path.starts_with(app_probe_path); }
   bool operator==(const ProbePort&) const = default;
 };
-
-// Where the sidecar's health port answers whether the application accepts connections: /app-probe/8080.
-inline constexpr std::string_view app_probe_path = "/app-probe/";
 
 struct Workload {
   std::string ns;
@@ -57,6 +60,8 @@ struct Workload {
   MtlsMode mtls_for(Port port) const;
   bool intercepts_inbound(Port port) const;
   bool intercepts_outbound(Port port) const;
+  // Whether a probe or lifecycle hook has the node connect to that port (nodeTraffic: probes).
+  bool is_probed_by_node(Port port) const;
   bool operator==(const Workload&) const;
 };
 

@@ -39,7 +39,12 @@ class PlaintextCase(unittest.TestCase):
         cls.outer = cluster.app(cls.plain, 7000), cluster.app(cls.plain, 7025, greet)
         cls.web_sidecar, cls.sidecar = cluster.sidecars["web"], cluster.sidecars["api"]
         cls.publish()
+        cls.connect_pods()
         cluster.start()
+
+    @classmethod
+    def connect_pods(cls):
+        """For a class that wants another network, before the sidecars start."""
 
     @classmethod
     def publish(cls, *more):
@@ -191,17 +196,20 @@ class PermissiveTest(PlaintextCase):
 
 
 class NodeCase(PlaintextCase):
-    """The pod's own node: a probe names port 7000, nothing names 7001."""
+    """The pod's own node: it probes port 7000 itself, and 7001 through the sidecar, as the injector has it; nothing names 7002."""
 
     API = {"containers": [{"name": "app", "image": "app", "ports": [{"name": "http", "containerPort": 7000}],
-                           "livenessProbe": {"httpGet": {"path": "/healthz", "port": "http"}}}]}
+                           "livenessProbe": {"httpGet": {"path": "/healthz", "port": "http"}},
+                           "readinessProbe": {"httpGet": {"path": "/app-probe/7001", "port": 15020}}}]}
     TRAFFIC = "probes"
+    ADDRESSES = [NODE]
 
     @classmethod
     def setUpClass(cls):
-        cls.CONFIG = {**PlaintextCase.CONFIG, "mesh": {**PlaintextCase.CONFIG["mesh"], "nodeTraffic": cls.TRAFFIC}}
+        cls.CONFIG = {**PlaintextCase.CONFIG, "mesh": {**PlaintextCase.CONFIG["mesh"], "nodeTraffic": cls.TRAFFIC, "nodeAddresses": cls.ADDRESSES}}
         super().setUpClass()
-        cls.cluster.app(cls.api, 7001)
+        for port in (7001, 7002):
+            cls.cluster.app(cls.api, port)
 
     @classmethod
     def publish(cls, *more):
@@ -230,15 +238,33 @@ class NodeProbesTest(NodeCase):
         self.from_node(7000, "node_probe")
 
     def test_any_other_port_is_not(self):
-        self.from_node(7001, None)
+        self.from_node(7001, None)  # whoever comes to it from the node's address is not the kubelet
+        self.from_node(7002, None)
 
     def test_another_address_gets_nothing_by_that(self):
         self.refused("denied", self.plain, self.api.v4, sidecar=self.sidecar)
 
     def test_app_probe_answers_for_ports_of_probes_only(self):
         self.assertEqual(self.sidecar.health("/app-probe/7000", pod=self.node)[0], 200)
-        self.assertEqual(self.sidecar.health("/app-probe/7001", pod=self.node)[0], 404)
+        self.assertEqual(self.sidecar.health("/app-probe/7001", pod=self.node)[0], 200)
+        self.assertEqual(self.sidecar.health("/app-probe/7002", pod=self.node)[0], 404)
         self.assertEqual(self.sidecar.health("/app-probe/22", pod=self.node)[0], 404)
+
+
+class NodeGatewayTest(NodeCase):
+    """Behind a bridge, the node is to the pod its default gateway: nothing else says so."""
+
+    ADDRESSES = []
+
+    @classmethod
+    def connect_pods(cls):
+        cls.api.run(["ip", "route", "replace", "default", "via", NODE, "dev", "eth0"], check=True)
+
+    def test_the_port_of_a_probe_is_reached(self):
+        self.from_node(7000, "node_probe")
+
+    def test_any_other_port_is_not(self):
+        self.from_node(7001, None)
 
 
 class NodeAllTest(NodeCase):

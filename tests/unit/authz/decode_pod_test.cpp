@@ -147,7 +147,8 @@ spec:
     livenessProbe: {httpGet: {path: /app-probe/05432, port: 15020}}
     startupProbe: {httpGet: {path: /app-probe/70000, port: 15020}}
 )");
-  const std::vector<ProbePort> expected = {{port(15020), "/app-probe/05432"}, {port(5432), ""}, {port(15020), "/app-probe/70000"}};
+  const std::vector<ProbePort> expected = {
+      {port(15020), "/app-probe/05432"}, {port(5432), "/app-probe/5432"}, {port(15020), "/app-probe/70000"}};
   EXPECT_EQ(pod.workload.probe_ports, expected);
 }
 

@@ -130,12 +130,15 @@ TEST_F(HalfAState, AMemberWithoutARecordIsLeftOut) {
 }
 
 TEST_F(HalfAState, ProbesOfThePodItselfAreKnownAndOnlyThose) {
-  parts.probe_ports = {{Port{8080}, "/healthz"}};
+  parts.probe_ports = {{Port{8080}, "/healthz"}, {Port{5432}, "/app-probe/5432"}, {Port{9090}, ""}};
   parts.settings->node_addresses = {ip("192.168.0.9"), ip("192.168.0.1")};
   const auto snapshot = assembled(parts);
   const Peer node{.workload = nullptr, .address = ip("192.168.0.1")};
   EXPECT_EQ(decide(snapshot.get(), PolicyDirection::ingress, node, Port{8080}).enforced.basis, Basis::node_probe);
+  EXPECT_EQ(decide(snapshot.get(), PolicyDirection::ingress, node, Port{9090}).enforced.basis, Basis::node_probe);
   EXPECT_EQ(decide(snapshot.get(), PolicyDirection::ingress, node, Port{80}).enforced.basis, Basis::no_rule);
+  // The node asks the sidecar about it: whoever comes to the port itself from the node's address is somebody else.
+  EXPECT_EQ(decide(snapshot.get(), PolicyDirection::ingress, node, Port{5432}).enforced.basis, Basis::no_rule);
   EXPECT_TRUE(snapshot->topology().find("shop", "web")->probe_ports.empty());
 }
 

@@ -235,7 +235,7 @@ TEST_F(Traps, Trap18APodCannotBlockItself) {
 TEST_F(Traps, Trap19TheOwnNodeReachesWhatNodeTrafficSays) {
   auto& db = c.view.pods.at(key("shop/db"));
   db.host_addresses = {ip("192.168.0.1")};
-  db.workload.probe_ports = {{Port{8081}, "/healthz"}};
+  db.workload.probe_ports = {{Port{8081}, "/healthz"}, {Port{5432}, "/app-probe/5432"}};
   c.policy("shop/deny");
   c.egress_policy("shop/deny-out");
   EXPECT_EQ(c.ingress("shop/db", "192.168.0.1", 8081).enforced.basis, Basis::node_probe);
