@@ -82,6 +82,7 @@ class Application:
         self.net = Network(name)
         self._readable_programs(source.programs)
         self.pods = {pod: self.net.pod(pod) for pod in PODS}
+        self.names = {pod: pod for pod in PODS}  # as the records have them
         self.authority = Authority(f"{self.net.folder}/ca", TRUST_DOMAIN, name="demo CA")
         self.source = source(self)
         self.uids = self.source.uids
@@ -144,6 +145,27 @@ class Application:
             text = string.Template(file.read()).substitute(self.values)
         return in_audit(text, audited[name]) if name in audited else text
 
+    def by_hand(self):
+        """How a person goes on: commands, for --hold."""
+        pods = self.pods
+        enter = lambda pod: f"ip netns exec {pods[pod].namespace}"
+        sidecar = self.sidecars["frontend"]
+        return f"""  # what each may reach (the connections of root are redirected; curl -6 and the IPv6 address work as well)
+  {enter('intruder')} curl -sS http://{pods['frontend'].v4}/
+  {enter('intruder')} curl -sS http://{pods['backend'].v4}:8080/catalogue
+  {enter('intruder')} redis-cli -h {pods['database'].v4} ping
+  {enter('ingress-nginx')} curl -sS http://127.0.0.1/catalogue
+  {enter('frontend')} curl -sSg 'http://[{pods['backend'].v6}]:8080/catalogue'
+
+  # what the sidecars say
+  tail -f {self.sidecars['backend'].log_path}
+  {self.programs}/cli/posternctl proxy allow-list --socket {sidecar.admin_path}
+  {self.programs}/cli/posternctl proxy connections --socket {sidecar.admin_path}
+  {enter('frontend')} curl -sS http://127.0.0.1:15020/metrics
+  {enter('frontend')} iptables -t nat -S
+
+{self.source.by_hand()}"""
+
     def adopt(self, *frontend_policies, audited=None):
         """Replaces the policies: those that always hold, and these. Returns how to wait until every sidecar enforces them."""
         return self.source.adopt(lambda: self.source.publish(frontend_policies, audited or {}))
@@ -152,6 +174,11 @@ class Application:
         """An SVID of that pod, or of one of the same name and another UID."""
         namespace, account = PODS[pod]
         return (authority or self.authority).issue(spiffe_id(TRUST_DOMAIN, namespace, account, pod, uid or self.uids[pod]), **how)
+
+    def own_credentials(self, pod):
+        """Certificate and key of that pod, for present()."""
+        identity = self.sidecars[pod].config["identity"]
+        return identity["certificate"], identity["key"]
 
     def present(self, address, port, *credentials):
         """Runs present.py in the intruder, as the user whose connections are not redirected."""

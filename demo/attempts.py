@@ -144,7 +144,7 @@ class Witness:
         return rows
 
     def _between(self, source, destination):
-        return self.application.sidecars[source].records(**{"direction": "outbound", "destination.k8s.pod": destination})
+        return self.application.sidecars[source].records(**{"direction": "outbound", "destination.k8s.pod": self.application.names[destination]})
 
     def past_the_sidecar(self, what, port, by, *credentials):
         """The intruder connects to backend with no sidecar of its own in between, and presents these credentials."""

@@ -1,6 +1,7 @@
 """The demo's backend: answers HTTP on every address, port 8080, with what it finds in the database. Arguments: the database's address.
 
-It prints one line for each connection that it accepts, so that the demo can tell that nothing of a refused caller has reached it."""
+It prints one line for each connection that it accepts, so that the demo can tell that nothing of a refused caller has reached it; but for those over
+loopback, which are the sidecar's probes."""
 
 import http.server
 import socket
@@ -43,7 +44,8 @@ class Server(http.server.ThreadingHTTPServer):
 
     def get_request(self):
         accepted = super().get_request()
-        print("accepted", flush=True)
+        if accepted[1][0] not in ("::1", "::ffff:127.0.0.1"):
+            print("accepted", flush=True)
         return accepted
 
 

@@ -14,7 +14,6 @@ sys.dont_write_bytecode = True
 from application import OFFER, PODS, POLICIES, TRUST_DOMAIN, Application, ManifestFolder  # noqa: E402
 from attempts import OpenConnection, Witness  # noqa: E402
 from kit.pki import Authority  # noqa: E402
-from kit.waiting import wait_until  # noqa: E402
 from report import Report  # noqa: E402
 
 # Who is let through by what, in the words of the table.
@@ -112,9 +111,8 @@ class Walk:
         def stored(name, svid):
             return svid.write(f"{folder}/{name}", 1337)[:2]
         other = Authority(f"{application.net.folder}/other-ca", TRUST_DOMAIN, name="another CA")
-        identity = application.sidecars["intruder"].config["identity"]
         tries = [
-            ("its own valid SVID", "denied: " + nobody_allows("ingress", "backend-allow", "default-deny"), identity["certificate"], identity["key"]),
+            ("its own valid SVID", "denied: " + nobody_allows("ingress", "backend-allow", "default-deny"), *application.own_credentials("intruder")),
             ("no certificate", "certificate_required", "none"),
             ("frontend's name, another CA", "identity_rejected/untrusted", *stored("other", application.bound_svid("frontend", authority=other))),
             ("frontend's name, expired", "identity_rejected/expired",
@@ -158,27 +156,10 @@ class Walk:
 
 def hold(application, report):
     """Leaves everything running until Ctrl-C, and says how to try things by hand."""
-    pods = application.pods
-    enter = lambda pod: f"ip netns exec {pods[pod].namespace}"
-    sidecar = application.sidecars["frontend"]
     report.say(f"""
 Everything is left running, with frontend-allow and frontend-allow-refined in force. In another terminal, as root:
 
-  # what each may reach (the connections of root are redirected; curl -6 and the IPv6 address work as well)
-  {enter('intruder')} curl -sS http://{pods['frontend'].v4}/
-  {enter('intruder')} curl -sS http://{pods['backend'].v4}:8080/catalogue
-  {enter('intruder')} redis-cli -h {pods['database'].v4} ping
-  {enter('ingress-nginx')} curl -sS http://127.0.0.1/catalogue
-  {enter('frontend')} curl -sSg 'http://[{pods['backend'].v6}]:8080/catalogue'
-
-  # what the sidecars say
-  tail -f {application.sidecars['backend'].log_path}
-  {application.programs}/cli/posternctl proxy allow-list --socket {sidecar.admin_path}
-  {application.programs}/cli/posternctl proxy connections --socket {sidecar.admin_path}
-  {enter('frontend')} curl -sS http://127.0.0.1:15020/metrics
-  {enter('frontend')} iptables -t nat -S
-
-{application.source.by_hand()}
+{application.by_hand()}
 
 Ctrl-C removes everything.""")
     while True:
@@ -189,10 +170,22 @@ def parse():
     parser = argparse.ArgumentParser(prog="./dev demo", description=__doc__, epilog="Exit status: 0 if everything was seen as expected, 1 if not.")
     parser.add_argument("--hold", action="store_true", help="leave everything running afterwards, and print how to try things by hand, until Ctrl-C")
     parser.add_argument("--control", action="store_true", help="with a real Kubernetes API server and postern-control in place of manifest files")
+    parser.add_argument("--cluster", action="store_true", help="in a real cluster of one node: kubelet and containerd, Postern installed by its chart")
     parser.add_argument("--records", choices=("short", "full"), default="short", help="the access records under each table: their telling fields, or whole")
     parser.add_argument("--manifests", metavar="DIR", default=f"{HERE}/manifests", help="other manifests than those of demo/manifests, by the same names")
     parser.add_argument("--name", default="demo", help="how the names of the network namespaces begin (default: demo)")
     return parser.parse_args()
+
+
+def start(arguments, report):
+    if arguments.cluster:
+        from cluster import Cluster  # pylint: disable=import-outside-toplevel
+        report.say(f"Starting a cluster of one node, with Postern installed by its chart, and {len(PODS)} Deployments: {', '.join(PODS)}.")
+        return Cluster(arguments.name, arguments.manifests)
+    report.say(f"Starting {len(PODS)} pods: {', '.join(PODS)}; each a network namespace with a postern-proxy, real servers, IPv4 and IPv6.")
+    if arguments.control:
+        from control import ControlPlane  # pylint: disable=import-outside-toplevel
+    return Application(arguments.name, arguments.manifests, ControlPlane if arguments.control else ManifestFolder)
 
 
 def main():
@@ -204,10 +197,7 @@ def main():
             sys.exit(f"./dev demo: {arguments.manifests}/{name}.yaml is missing (--manifests)")
     began = time.monotonic()
     report = Report(sys.stdout, arguments.records == "full")
-    report.say(f"Starting {len(PODS)} pods: {', '.join(PODS)}; each a network namespace with a postern-proxy, real servers, IPv4 and IPv6.")
-    if arguments.control:
-        from control import ControlPlane  # pylint: disable=import-outside-toplevel
-    application = Application(arguments.name, arguments.manifests, ControlPlane if arguments.control else ManifestFolder)
+    application = start(arguments, report)
     try:
         report.say(f"Ready after {time.monotonic() - began:.1f} s.")
         Walk(application, report).all()

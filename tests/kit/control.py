@@ -14,7 +14,7 @@ import signal
 import socket
 
 from kit.processes import Process
-from kit.sidecar import PROXY_UID, UnixConnection, Versions, _exchange, merged, program, sum_of_samples
+from kit.sidecar import PROXY_UID, UnixConnection, Versions, exchange, merged, program, sum_of_samples
 from kit.waiting import wait_until
 
 STREAM, HEALTH, SIGNING = 15010, 15011, 15012
@@ -90,7 +90,7 @@ class Control:
 
     def admin(self, method, route, body=None):
         """Asks the admin socket: (status, decoded JSON, or text where it is none)."""
-        return _exchange(UnixConnection(self.admin_path), method, route, body)
+        return exchange(UnixConnection(self.admin_path), method, route, body)
 
     def wait_ready(self, deadline=30.0):
         """Waits until it has seen every kind of object and serves sidecars."""

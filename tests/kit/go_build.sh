@@ -30,3 +30,25 @@ find_go() {
 go_progress() {
   awk -v packages="$1" 'NF == 1 { if (++n % 50 == 0) { printf "    [%d/%d] %s\n", n, packages, $1; fflush() } next } { print "    " $0; fflush() }'
 }
+
+# Builds the module in $here, made of Kubernetes' own modules, into $out/$1. Does nothing when what it is made from has not changed.
+build_kubernetes() {
+  local name=$1 go kubernetes packages versions
+  kubernetes=$(sed -n 's/^\tk8s.io\/kubernetes //p' "$here/go.mod")
+  inputs() { cat "$here/go.mod" "$here/go.sum" "$here/main.go" "$here/../kit/go_build.sh" | sha256sum; }
+  if [ -x "$out/$name" ] && [ "$(cat "$out/inputs" 2>/dev/null)" = "$(inputs)" ]; then return; fi
+
+  go=$(find_go)
+  export GOTOOLCHAIN=local GOFLAGS='-mod=readonly -trimpath -buildvcs=false' CGO_ENABLED=0 GOWORK=off
+  cd "$here"
+  printf '    %s; Kubernetes %s\n' "$("$go" version)" "$kubernetes"
+  printf '    fetching its modules\n'
+  packages=$("$go" list -deps . | wc -l)
+  # Without them the programs call themselves v0.0.0-master, and a kubelet registers as that.
+  versions="-X k8s.io/component-base/version.gitVersion=$kubernetes -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=$(cut -d. -f2 <<<"$kubernetes")"
+  # No debug information is made: that is a good part of the time. -v prints a line for each package that is compiled.
+  "$go" build -v ${POSTERN_KUBE_JOBS:+-p "$POSTERN_KUBE_JOBS"} -gcflags=all=-dwarf=false -ldflags="-s -w $versions" -o "$out/$name.new" . 2>&1 |
+    go_progress "$packages"
+  mv "$out/$name.new" "$out/$name"
+  inputs >"$out/inputs"
+}

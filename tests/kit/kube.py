@@ -9,8 +9,8 @@
     server.kill_api_server(); server.start_api_server()
     server.stop()                                  # or at exit
 
-There is no kubelet, scheduler or controller: tests write status, EndpointSlices and the like themselves. The ServiceAccount admission is off, so pods
-need no account; deletions are at once (grace period 0) unless asked otherwise."""
+There is no kubelet, scheduler or controller (kit.node has them): tests write status, EndpointSlices and the like themselves. The ServiceAccount admission is
+off, so pods need no account; deletions are at once (grace period 0) unless asked otherwise."""
 
 import concurrent.futures
 import contextlib
@@ -49,6 +49,9 @@ KINDS = {  # kind -> (path, resource, namespaced)
     "ClusterRoleBinding": ("/apis/rbac.authorization.k8s.io/v1", "clusterrolebindings", False),
     "Role": ("/apis/rbac.authorization.k8s.io/v1", "roles", True),
     "RoleBinding": ("/apis/rbac.authorization.k8s.io/v1", "rolebindings", True),
+    "Deployment": ("/apis/apps/v1", "deployments", True),
+    "ReplicaSet": ("/apis/apps/v1", "replicasets", True),
+    "Job": ("/apis/batch/v1", "jobs", True),
     "MutatingWebhookConfiguration": ("/apis/admissionregistration.k8s.io/v1", "mutatingwebhookconfigurations", False),
     "ValidatingWebhookConfiguration": ("/apis/admissionregistration.k8s.io/v1", "validatingwebhookconfigurations", False),
 }
@@ -72,9 +75,10 @@ class ApiError(Exception):
 
 
 class KubeServer:
-    """etcd and kube-apiserver. Everything lives in `folder`; their output in etcd.log and kube-apiserver.log there."""
+    """etcd and kube-apiserver. Everything lives in `folder`; their output in etcd.log and kube-apiserver.log there. accounts: with the admission of
+    service accounts, which needs their controller."""
 
-    def __init__(self, folder, *, pod=None, port=None, watch_cache=True, extra=(), start=True):
+    def __init__(self, folder, *, pod=None, port=None, watch_cache=True, extra=(), start=True, accounts=False):
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.pod = pod
@@ -82,7 +86,7 @@ class KubeServer:
         # Inside a pod nobody else is there; on loopback any free port will do.
         self.port = port or (6443 if pod else _free_port())
         self._etcd_ports = (2379, 2380) if pod else (_free_port(), _free_port())
-        self._watch_cache, self._extra = watch_cache, list(extra)
+        self._watch_cache, self._extra = watch_cache, [*extra, *([] if accounts else ["--disable-admission-plugins=ServiceAccount"])]
         self.url = f"https://{self.address}:{self.port}"
         self.etcd = self.api_server = None
         self._make_credentials()
@@ -125,7 +129,7 @@ class KubeServer:
             f"--tls-cert-file={folder}/server.crt", f"--tls-private-key-file={folder}/server.key", f"--client-ca-file={folder}/ca.crt",
             f"--token-auth-file={folder}/tokens.csv", "--authorization-mode=RBAC",
             f"--service-account-issuer={ISSUER}", f"--service-account-key-file={folder}/account.key",
-            f"--service-account-signing-key-file={folder}/account.key", "--disable-admission-plugins=ServiceAccount",
+            f"--service-account-signing-key-file={folder}/account.key",
             # A Service's endpoints may not be loopback addresses, so there the Service "kubernetes" has none.
             f"--endpoint-reconciler-type={'lease' if self.pod else 'none'}", f"--watch-cache={str(self._watch_cache).lower()}",
             "--allow-privileged=true", "--enable-priority-and-fairness=false", "--profiling=false", *self._extra])
@@ -197,13 +201,19 @@ class KubeServer:
         names = ["DNS:localhost", "DNS:kubernetes", "DNS:kubernetes.default.svc", "IP:127.0.0.1", "IP:10.96.0.1"]
         if self.pod:
             names += [f"IP:{address}" for address in self.pod.addresses()]
-        (folder / "server.ext").write_text(f"subjectAltName={','.join(names)}\nextendedKeyUsage=serverAuth\n")
-        _openssl("req", "-new", *new_key, "-subj", "/CN=kube-apiserver", "-keyout", folder / "server.key", "-out", folder / "server.csr")
-        _openssl("x509", "-req", "-in", folder / "server.csr", "-CA", folder / "ca.crt", "-CAkey", folder / "ca.key", "-set_serial",
-                 secrets.randbits(63), "-days", 30, "-extfile", folder / "server.ext", "-out", folder / "server.crt")
+        self._certify("server", "/CN=kube-apiserver", f"subjectAltName={','.join(names)}\nextendedKeyUsage=serverAuth\n")
+        self._certify("kubelet-client", "/O=system:masters/CN=kube-apiserver-kubelet-client", "extendedKeyUsage=clientAuth\n")
         _openssl("genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", folder / "account.key")
         self.token = secrets.token_hex(16)
         (folder / "tokens.csv").write_text(f'{self.token},admin,admin,"system:masters"\n')
+
+    def _certify(self, name, subject, extensions):
+        folder = self.folder
+        (folder / f"{name}.ext").write_text(extensions)
+        _openssl("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", subject, "-keyout", folder / f"{name}.key",
+                 "-out", folder / f"{name}.csr")
+        _openssl("x509", "-req", "-in", folder / f"{name}.csr", "-CA", folder / "ca.crt", "-CAkey", folder / "ca.key", "-set_serial",
+                 secrets.randbits(63), "-days", 30, "-extfile", folder / f"{name}.ext", "-out", folder / f"{name}.crt")
 
     def add_user(self, user, groups=""):
         """A token of another user; counts from the next start of the API server on."""

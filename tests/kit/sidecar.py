@@ -96,7 +96,7 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self.path)
 
 
-def _exchange(connection, method, route, body):
+def exchange(connection, method, route, body):
     try:
         connection.request(method, route, body=None if body is None else json.dumps(body))
         response = connection.getresponse()
@@ -211,13 +211,13 @@ class Sidecar:
 
     def admin(self, method, route, body=None):
         """Asks the admin socket: (status, decoded JSON, or text where it is none)."""
-        return _exchange(UnixConnection(self.admin_path), method, route, body)
+        return exchange(UnixConnection(self.admin_path), method, route, body)
 
     def health(self, route, *, pod=None, address=None):
         """Asks the health port, from this pod (over loopback) or from another: (status, decoded JSON or text)."""
         connection = http.client.HTTPConnection("localhost")
         connection.sock = (pod or self.pod).connect(address or (self.pod.v4 if pod else "127.0.0.1"), self.config["listen"]["health"])
-        return _exchange(connection, "GET", route, None)
+        return exchange(connection, "GET", route, None)
 
     def wait_ready(self, deadline=20.0):
         """Waits until /readyz says so."""

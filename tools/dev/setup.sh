@@ -27,10 +27,11 @@ packages_for() {
         ;;
       demo) printf '%s\n' iptables iproute2 nginx redis-server python3 python3-redis python3-yaml openssl procps curl ;;
       test) printf '%s\n' libgtest-dev libgmock-dev faketime softhsm2 libengine-pkcs11-openssl python3-yaml python3-venv "clang-$clang" "libclang-rt-$clang-dev" "clang-format-$clang" ;;
+      cluster) printf '%s\n' containerd runc containernetworking-plugins ;;
       lint) printf '%s\n' "clang-tidy-$clang" ;;
       images) printf '%s\n' mmdebstrap python3 ;;
       images-root) packages_for build; printf '%s\n' iptables python3 ;;
-      *) die "setup: no purpose '$purpose' (expected build, demo, test, lint or images)" ;;
+      *) die "setup: no purpose '$purpose' (expected build, demo, test, cluster, lint or images)" ;;
     esac
   done
 }
@@ -101,7 +102,7 @@ install_packages() {
   printf '    installed in %d s\n' $((SECONDS - started))
 }
 
-# nginx and redis-server would start as services of their own; the tests start theirs with their own configuration.
+# nginx, redis-server and containerd would start as services of their own; the tests start theirs with their own configuration.
 hold_services() {
   allow_services  # what an interrupted run left behind
   if [ -e "$policy_rc" ]; then mv "$policy_rc" "$policy_rc_saved"; fi
@@ -119,6 +120,6 @@ keep_disabled() {
   command -v systemctl >/dev/null || return 0
   local package
   for package in "$@"; do
-    case $package in nginx | redis-server) systemctl disable --quiet "$package" 2>/dev/null || true ;; esac
+    case $package in nginx | redis-server | containerd) systemctl disable --quiet "$package" 2>/dev/null || true ;; esac
   done
 }

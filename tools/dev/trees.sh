@@ -71,6 +71,8 @@ build_tree() {
 # etcd and kube-apiserver for the tests, into build/kube; kept until what they are made from changes.
 build_kube() { POSTERN_KUBE_JOBS=$(jobs_here) tests/k8s/build build/kube; }
 
+# The rest of a cluster, into build/node; likewise.
+build_node() { POSTERN_KUBE_JOBS=$(jobs_here) tests/node/build build/node; }
 # helm, into build/helm.
 build_helm() { POSTERN_KUBE_JOBS=$(jobs_here) tests/chart/build build/helm; }
 # SPIRE's server and agent, and a go-spiffe peer, into build/spire; likewise.
