@@ -242,8 +242,14 @@ Task<void> serve_tls(Worker& worker, Accepted accepted, SocketAddress original) 
     co_return;
   }
   peer->streams = 1;
-  // Without a status, a close_notify means that all is well: a refusal or a reset must not look like one.
-  if (co_await serve_stream(worker, *peer, original, accepted.at)) close_gracefully(worker, std::move(peer));
+  // Without a status, a close_notify means that all is well: a refusal or a reset must not look like one. Nor is a FIN alone enough: Go's
+  // TLS takes it for an end. OpenSSL sends no alert of our choice after the handshake, so it is TCP's reset.
+  const bool clean = co_await serve_stream(worker, *peer, original, accepted.at);
+  if (clean) {
+    close_gracefully(worker, std::move(peer));
+  } else {
+    peer->tls.socket().abort();
+  }
 }
 
 void refuse_at_once(Worker& worker, const Accepted& accepted, const SocketAddress& destination, Reason reason) {

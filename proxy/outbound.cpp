@@ -236,7 +236,11 @@ Task<Attempt> reach_endpoint(Outgoing& out, bool framed, bool may_recycle) {
   const Judgement judgement = judge_peer(out, *peer);
   if (!judgement.allowed) {
     if (judgement.reason == Reason::identity_denied) TlsContext::forget_session(peer->tls.ssl());
-    close_gracefully(worker, std::move(peer));
+    if (framed) {
+      close_gracefully(worker, std::move(peer));
+    } else {
+      peer->tls.socket().abort();  // close_notify would say that the application had nothing to send
+    }
     Attempt attempt = failed(judgement.reason, judgement.detail);
     const bool other = judgement.reason == Reason::identity_mismatch || judgement.reason == Reason::identity_unknown;
     if (other) {
