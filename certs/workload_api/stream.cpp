@@ -10,6 +10,7 @@
 #include <csignal>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <random>
 #include <system_error>
 #include <thread>
@@ -24,7 +25,9 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds first_backoff{250};
 constexpr milliseconds longest_backoff{15'000};
-constexpr std::size_t max_failure_bytes = 512;  // of the other side's text, for the log
+constexpr std::chrono::seconds first_answer{10};  // a server that has nothing for us says so; one that is silent for so long is stuck
+constexpr milliseconds between_updates{100};      // of a server that floods us, the newest: each new SVID is new TLS contexts
+constexpr std::size_t max_failure_bytes = 512;    // of the other side's text, for the log
 
 std::string_view name_of(grpc::StatusCode code) {
   switch (code) {
@@ -71,6 +74,30 @@ WorkloadUpdate take_update(X509SVIDResponse& message) {
   return update;
 }
 
+enum class Event : std::uint8_t { done, failed, late };
+
+// One operation of the call at a time, waited for with a deadline: gRPC's synchronous calls know none but the whole call's.
+struct Events {
+  Events() = default;
+  Events(const Events&) = delete;
+  Events& operator=(const Events&) = delete;
+  ~Events() {
+    queue.Shutdown();
+    while (next() != Event::failed) {
+    }
+  }
+
+  Event next(std::chrono::system_clock::time_point until = std::chrono::system_clock::time_point::max()) {
+    void* tag = nullptr;
+    bool ok = false;
+    const auto got = queue.AsyncNext(&tag, &ok, until);
+    if (got == grpc::CompletionQueue::TIMEOUT) return Event::late;
+    return got == grpc::CompletionQueue::GOT_EVENT && ok ? Event::done : Event::failed;
+  }
+
+  grpc::CompletionQueue queue;
+};
+
 class Stream final : public WorkloadApiClient {
  public:
   explicit Stream(std::string target) : target_(std::move(target)), fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
@@ -115,9 +142,10 @@ class Stream final : public WorkloadApiClient {
     std::minstd_rand random{std::random_device{}()};
     milliseconds backoff = first_backoff;
     while (true) {
-      bool any = false;
-      const grpc::Status status = read_stream(any);
-      if (any) backoff = first_backoff;
+      const auto began = std::chrono::steady_clock::now();
+      const grpc::Status status = read_stream();
+      // Not after any message: a server that answers and ends the stream at once would be asked as fast as it can.
+      if (std::chrono::steady_clock::now() - began > longest_backoff) backoff = first_backoff;
       // Section 6 of the Workload Endpoint: what no retry mends.
       const bool hopeless =
           status.error_code() == grpc::StatusCode::INVALID_ARGUMENT || status.error_code() == grpc::StatusCode::UNIMPLEMENTED;
@@ -134,8 +162,8 @@ class Stream final : public WorkloadApiClient {
     }
   }
 
-  // Until the stream ends. `any`: a message has come.
-  grpc::Status read_stream(bool& any) {
+  // Until the stream ends, or nothing has come for too long.
+  grpc::Status read_stream() {
     grpc::ChannelArguments arguments;
     arguments.SetMaxReceiveMessageSize(static_cast<int>(max_workload_update_bytes));
     arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
@@ -150,21 +178,50 @@ class Stream final : public WorkloadApiClient {
       if (stopping_) return grpc::Status::CANCELLED;
       call_ = &call;
     }
-    const auto reader = stub->FetchX509SVID(&call, X509SVIDRequest());
+    Events events;
+    const auto reader = stub->AsyncFetchX509SVID(&call, X509SVIDRequest(), &events.queue, nullptr);
     X509SVIDResponse message;
-    while (reader->Read(&message)) {
-      any = true;
-      WorkloadUpdate update = take_update(message);
-      message.Clear();
-      const std::lock_guard lock(mutex_);
-      events_.update = std::move(update);
-      events_.failure.clear();
-      notify();
+    const auto until = std::chrono::system_clock::now() + first_answer;
+    Event event = events.next(until);
+    if (event == Event::done) {
+      reader->Read(&message, nullptr);
+      event = events.next(until);
     }
-    const grpc::Status status = reader->Finish();
+    const bool silent = event == Event::late;
+    if (silent) {
+      call.TryCancel();
+      event = events.next();
+    }
+    std::optional<WorkloadUpdate> newest;
+    std::chrono::system_clock::time_point hand_over_at;  // at once, at first
+    while (event != Event::failed && !silent) {
+      if (event == Event::done) {
+        newest = take_update(message);
+        message.Clear();
+        reader->Read(&message, nullptr);
+      }
+      const auto now = std::chrono::system_clock::now();
+      if (newest && now >= hand_over_at) {
+        hand_over(*std::exchange(newest, std::nullopt));
+        hand_over_at = now + between_updates;
+      }
+      event = newest ? events.next(hand_over_at) : events.next();
+    }
+    if (newest) hand_over(*std::move(newest));
+    grpc::Status status;
+    reader->Finish(&status, nullptr);
+    events.next();
     const std::lock_guard lock(mutex_);
     call_ = nullptr;
+    if (silent) return {grpc::StatusCode::DEADLINE_EXCEEDED, "no answer for " + std::to_string(first_answer.count()) + " s"};
     return status;
+  }
+
+  void hand_over(WorkloadUpdate update) {
+    const std::lock_guard lock(mutex_);
+    events_.update = std::move(update);
+    events_.failure.clear();
+    notify();
   }
 
   void notify() const {

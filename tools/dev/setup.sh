@@ -26,7 +26,7 @@ packages_for() {
           prometheus-cpp-dev libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc
         ;;
       demo) printf '%s\n' iptables iproute2 nginx redis-server python3 python3-redis python3-yaml openssl procps curl ;;
-      test) printf '%s\n' libgtest-dev libgmock-dev faketime softhsm2 libengine-pkcs11-openssl python3-yaml python3-venv "clang-$clang" "libclang-rt-$clang-dev" "clang-format-$clang" ;;
+      test) printf '%s\n' libgtest-dev libgmock-dev faketime softhsm2 libengine-pkcs11-openssl python3-yaml python3-venv python3-grpcio "clang-$clang" "libclang-rt-$clang-dev" "clang-format-$clang" ;;
       cluster) printf '%s\n' containerd runc containernetworking-plugins ;;
       lint) printf '%s\n' "clang-tidy-$clang" ;;
       images) printf '%s\n' mmdebstrap python3 ;;
