@@ -113,10 +113,10 @@ Result<AckReport> decode_ack_report(std::string_view text) {
   return report;
 }
 
-bool everybody_has(std::uint64_t sequence, const AckReports& reports, SystemTime now) {
+bool everybody_has(std::uint64_t sequence, const AckReports& reports, milliseconds margin, SystemTime now) {
   return !reports.empty() && std::all_of(reports.begin(), reports.end(), [&](const auto& entry) {
     const AckReport& report = entry.second;
-    return (report.sequence >= sequence && report.lagging == 0) || now - report.at > report.ttl;
+    return (report.sequence >= sequence && report.lagging == 0) || now - report.at > signs_after_report(report.ttl) + report.ttl + margin;
   });
 }
 
@@ -140,7 +140,7 @@ std::optional<AuthorityState> next_step(const AuthorityState& state, const AckRe
   switch (state.phase) {
     case AuthorityState::Phase::steady: return std::nullopt;
     case AuthorityState::Phase::publishing: {
-      if (!everybody_has(state.sequence, reports, now)) return std::nullopt;
+      if (!everybody_has(state.sequence, reports, margin, now)) return std::nullopt;
       AuthorityState out = state;
       out.phase = AuthorityState::Phase::signing;
       out.since = now;

@@ -52,9 +52,12 @@ std::string encode(const AckReport& report);
 Result<AckReport> decode_ack_report(std::string_view text);
 using AckReports = std::map<std::string, AckReport>;  // by the name of the run
 
+// How long after its report a replica may still sign: it reports again in half of that time, and signs nothing while it cannot.
+constexpr std::chrono::milliseconds signs_after_report(std::chrono::seconds ttl) { return std::chrono::milliseconds(ttl) / 4; }
+
 // Whether every sidecar that any replica has seen within an SVID's lifetime has acknowledged the bundle of that sequence. A report counts
 // for as long as an SVID that its replica may have signed lives: so a replica that died is waited for, and not for ever.
-bool everybody_has(std::uint64_t sequence, const AckReports& reports, SystemTime now);
+bool everybody_has(std::uint64_t sequence, const AckReports& reports, std::chrono::milliseconds margin, SystemTime now);
 // The longest lifetime of an SVID that any of them has signed, or may sign.
 std::chrono::seconds longest_ttl(std::chrono::seconds own, const AckReports& reports);
 

@@ -109,6 +109,8 @@ std::shared_ptr<const Authority> AuthorityStore::authority() const {
   if (!held_ || !fresh_ || !reported_) return nullptr;
   // Beyond this the old roots could be withdrawn under an SVID that is signed now: the step waits for margin_of().
   if (SteadyClock::now() - *fresh_ > margin_of(settings_.svid_ttl) / 2) return nullptr;
+  // Nor is a replica that cannot tell what it has seen waited for by the others.
+  if (std::chrono::system_clock::now() - reported_->at > signs_after_report(settings_.svid_ttl)) return nullptr;
   return held_->authority;
 }
 
@@ -232,7 +234,11 @@ asio::awaitable<Result<void>> AuthorityStore::create() {
   if (!state) co_return state.error();
   JsonWriter json;
   json.begin_object().field("apiVersion", "v1").field("kind", "Secret").field("type", "Opaque");
-  json.key("metadata").begin_object().field("name", settings_.secret).field("namespace", settings_.ns).end_object();
+  json.key("metadata").begin_object().field("name", settings_.secret).field("namespace", settings_.ns);
+  // What other replicas have told goes back with it: without it, a rotation would go on without the sidecars that they have seen.
+  json.key("annotations").begin_object();
+  for (const auto& [run, report] : reports_) json.field(std::string(report_prefix) + run, encode(report));
+  json.end_object().end_object();
   write_data(json, *state);
   const std::string path = path_of("");
   std::string body = json.end_object().take();
@@ -319,7 +325,7 @@ asio::awaitable<Result<void>> AuthorityStore::report(const Read& read) {
   report.ttl = settings_.svid_ttl;
   const auto last = read.reports.find(run_);
   const bool said = last != read.reports.end() && last->second.sequence == report.sequence && last->second.lagging == report.lagging &&
-                    now - last->second.at < settings_.svid_ttl / 4;
+                    now - last->second.at < signs_after_report(settings_.svid_ttl) / 2;
   if (said) {
     reported_ = last->second;
     co_return Result<void>();
@@ -331,7 +337,7 @@ asio::awaitable<Result<void>> AuthorityStore::report(const Read& read) {
   // What counts no longer is taken away, so that runs that have ended do not pile up.
   std::string ended;
   for (const auto& [run, old] : read.reports) {
-    if (run != run_ && now - old.at > 2 * old.ttl) ended += ",\"" + std::string(report_prefix) + run + "\":null";
+    if (run != run_ && now - old.at > 2 * old.ttl + longest_margin) ended += ",\"" + std::string(report_prefix) + run + "\":null";
   }
   body.insert(body.size() - 3, ended);
   const std::string path = path_of(settings_.secret);

@@ -5,7 +5,8 @@ the stream. Objects are made through the API (`mesh.api`, a kit.kube.KubeApi).
     mesh.api.policy({...}); mesh.wait_denied("web", "api")
     mesh.replicas[0].kill()
 
-With `built_in` (fields of the control plane's `authority`) the SVIDs come from postern-control itself, for the pods' real tokens.
+With `built_in` (fields of the control plane's `authority`) the SVIDs come from postern-control itself, for the pods' real tokens. `objects` are
+created before the replicas start.
 """
 
 import base64
@@ -30,7 +31,7 @@ class ControlledMesh:
     """Pods by name in `pods`, sidecars in `sidecars`, each pod with an echo server on PORT in `apps` and `app: <name>` as its label."""
 
     def __init__(self, *names, without=(), replicas=2, mesh=None, config=None, control=None, start=True,
-                 built_in=None):
+                 built_in=None, objects=()):
         self.net = Network()
         self.kube_pod = self.net.pod("kube")
         self.kube = KubeServer(f"{self.net.folder}/kube-data", pod=self.kube_pod)
@@ -40,6 +41,8 @@ class ControlledMesh:
         self.api.namespace("default", {"team": "shop"})
         self.api.namespace("postern-system")
         self.api.node("node0", ["10.77.0.1"])
+        for made in objects:
+            self.api.create(made)
         self.replicas = []
         for number in range(1, replicas + 1):
             pod = self.net.pod(f"control-{number}")
