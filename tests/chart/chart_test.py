@@ -10,7 +10,7 @@ import unittest
 
 HERE = pathlib.Path(__file__).resolve().parent
 CHART = HERE.parents[1] / "charts/postern"
-EVERYTHING = ["-f", CHART / "values-ha.yaml", "--set", "serviceMonitor.enabled=true,webhook.certificateSecret=webhook-tls",
+EVERYTHING = ["-f", CHART / "values-ha.yaml", "--set", "serviceMonitor.enabled=true,webhook.certificateSecret=webhook-tls,authority.givenSecret=mesh-ca",
               "--set", "webhook.caInjection=postern-system/webhook"]
 RENDERED = {"default.yaml": [], "everything.yaml": EVERYTHING}
 HELM = "helm"
@@ -38,7 +38,7 @@ class ChartTest(unittest.TestCase):
 
     def test_the_schema_refuses_what_it_does_not_know(self):
         for bad in ("replica=3", "control.replicas=0", "mesh.mtls=lax", "injection.privileged=no", "webhook.timeoutSeconds=60",
-                    "webhook.excludedNamespaces={}", "trustDomain=a/b", "injection.drainPeriod=20"):
+                    "webhook.excludedNamespaces={}", "trustDomain=a/b", "injection.drainPeriod=20", "authority.givenSecret=A B"):
             done = render("--set", bad)
             self.assertNotEqual(done.returncode, 0, bad)
             self.assertIn("schema", done.stderr, bad)
