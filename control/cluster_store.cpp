@@ -53,7 +53,9 @@ void ClusterStore::apply(WatchEvent event) {
       break;
     case WatchEvent::Type::relist_began: kind.relisting.emplace(); return;
     case WatchEvent::Type::relisted:
-      remove_unlisted(kind, event.kind, event.version);
+      remove_unlisted(kind, event.kind);
+      // What was deleted before the list is not in it, and which versions that had is not known: those up to the list's are covered.
+      kind.mark = std::max(kind.mark, event.version);
       kind.relisting.reset();
       kind.listed = true;
       break;
@@ -62,8 +64,7 @@ void ClusterStore::apply(WatchEvent event) {
   if (!kind.relisting) kind.seen = std::max({kind.seen, event.version, kind.mark});
 }
 
-// When a missing object was deleted is not known: by the list's version at the latest.
-void ClusterStore::remove_unlisted(Kind& kind, WatchedKind name, std::uint64_t list_version) {
+void ClusterStore::remove_unlisted(const Kind& kind, WatchedKind name) {
   if (!kind.relisting) return;
   std::vector<ObjectKey> missing;
   switch (name) {
@@ -77,9 +78,7 @@ void ClusterStore::remove_unlisted(Kind& kind, WatchedKind name, std::uint64_t l
       if (kind.relisting->empty()) missing.emplace_back();
       break;
   }
-  bool removed = false;
-  for (const ObjectKey& key : missing) removed = remove(name, key) || removed;
-  if (removed) kind.mark = std::max(kind.mark, list_version);
+  for (const ObjectKey& key : missing) remove(name, key);
 }
 
 void ClusterStore::put(const ObjectKey& key, WatchedObject object) {
@@ -200,12 +199,15 @@ Mark ClusterStore::mark() const {
   return mark;
 }
 
-bool ClusterStore::has_seen(const Mark& mark) const {
-  if (mark.epoch != this->mark().epoch) return true;
-  return std::all_of(watched_kinds.begin(), watched_kinds.end(), [&](WatchedKind kind) {
+std::vector<std::pair<WatchedKind, std::uint64_t>> ClusterStore::unseen(const Mark& mark) const {
+  std::vector<std::pair<WatchedKind, std::uint64_t>> kinds;
+  if (mark.epoch != this->mark().epoch) return kinds;
+  for (const WatchedKind kind : watched_kinds) {
     const auto version = mark.versions.find(std::string(name_of(kind)));
-    return version == mark.versions.end() || version->second <= kinds_[static_cast<std::size_t>(kind)].seen;
-  });
+    if (version == mark.versions.end() || version->second <= kinds_[static_cast<std::size_t>(kind)].seen) continue;
+    kinds.emplace_back(kind, version->second);
+  }
+  return kinds;
 }
 
 void ClusterStore::set_store_uid(std::string uid) { store_uid_ = std::move(uid); }

@@ -8,6 +8,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "authz/cluster.hpp"
@@ -44,23 +45,26 @@ class ClusterStore {
   std::vector<const EndpointSlice*> slices_of(const ObjectKey& service) const;
   // Whether every kind has been listed once: before that nothing may be published.
   bool synced() const;
-  // The history that the view contains (what it was made from), and the one it has seen (also where nothing of ours happened).
+  // The history that the view contains: of each kind its list, with whatever had been deleted before, and the events since; and the one
+  // that it has seen: also bookmarks, which change nothing, so that what a sidecar takes from here is no older anywhere for lacking them.
   // `epoch`: the identity of the store: the UID of the namespace kube-system and the mesh's own epoch.
   Mark mark() const;
-  bool has_seen(const Mark& mark) const;  // another epoch: true, and the caller logs it
+  bool has_seen(const Mark& mark) const { return unseen(mark).empty(); }  // another epoch: true, and the caller logs it
+  std::vector<std::pair<WatchedKind, std::uint64_t>> unseen(
+      const Mark& mark) const;  // the kinds that are not seen as far as there, and how far that is
   void set_store_uid(std::string uid);
 
  private:
   struct Kind {
-    std::uint64_t mark = 0;  // the largest version of an object or deletion
-    std::uint64_t seen = 0;  // also of lists and bookmarks; not while relisting, where what comes is not yet everything up to its version
+    std::uint64_t mark = 0;  // the largest version of a list, an object or a deletion
+    std::uint64_t seen = 0;  // also of bookmarks; not while relisting, where what comes is not yet everything up to its version
     bool listed = false;
     std::optional<std::set<ObjectKey>> relisting;  // applied since relist_began
   };
 
   void put(const ObjectKey& key, WatchedObject object);
   bool remove(WatchedKind kind, const ObjectKey& key);
-  void remove_unlisted(Kind& kind, WatchedKind name, std::uint64_t list_version);
+  void remove_unlisted(const Kind& kind, WatchedKind name);
   void set_mesh(MeshConfig mesh);
   void put_slice(const ObjectKey& key, EndpointSlice slice);
   void unlink_slice(const ObjectKey& key, const EndpointSlice& slice);

@@ -98,7 +98,8 @@ Control::Control(ControlConfig config, KubeConfig kube, Log& log)
       recorder_(io_, client_, recorder_settings(config_), log),
       events_(recorder_),
       server_(std::make_unique<PolicyServer>(
-          io_, config_, store_, publisher_, log, [this] { flush(); }, [this] { settle_soon(); })),
+          io_, config_, store_, publisher_, log, [this] { flush(); }, [this] { settle_soon(); },
+          [this](const Mark& mark) { catch_up(mark); })),
       replica_(replica_name(config_)),
       flush_timer_(io_),
       settle_timer_(io_),
@@ -137,9 +138,6 @@ void Control::start_watching() {
     settings.kind = kind;
     settings.mesh_config = {config_.config_map.ns, config_.config_map.name};
     settings.mesh_defaults = MeshConfig{config_.mesh, {}};
-    // Where there is no ConfigMap, a replica's mark of this kind is as far as its list: the others have seen as much with the next
-    // bookmark, which the API server sends shortly before a watch ends.
-    if (kind == WatchedKind::mesh_config) settings.watch_for = std::chrono::seconds{10};
     Reflector::Handlers handlers;
     handlers.on_event = [this](WatchEvent event) { on_event(std::move(event)); };
     handlers.on_unreadable = [this](const Unreadable& object) { on_unreadable(object); };
@@ -164,6 +162,10 @@ void Control::on_event(WatchEvent event) {
     if (!synced_at) synced_at = Clock::now();
   }
   changed();
+}
+
+void Control::catch_up(const Mark& mark) {
+  for (const auto& [kind, version] : store_.unseen(mark)) reflectors_[index_of(kind)]->want(version);
 }
 
 void Control::on_unreadable(const Unreadable& object) {

@@ -57,6 +57,7 @@ class Control final : private ControlAdminBackend {
   std::optional<WatchedObject> last_good(WatchedKind kind, const ObjectKey& key) const;
   boost::asio::awaitable<void> learn_store_uid();
   void changed();
+  void catch_up(const Mark& mark);  // a sidecar waits for it
   boost::asio::awaitable<void> flush_loop();
   void flush();
   void settle_soon();

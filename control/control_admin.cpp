@@ -47,6 +47,7 @@ ControlFacts Control::facts() const {
     watch.events = stats.events;
     watch.errors = stats.errors;
     watch.unreadable = stats.unreadable;
+    watch.asked = stats.asked;
     if (stats.last_contact) watch.silence_seconds = std::chrono::duration<double>(now - *stats.last_contact).count();
     out.watches.push_back(watch);
   }

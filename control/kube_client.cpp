@@ -113,12 +113,16 @@ class KubeClient::Impl : public std::enable_shared_from_this<Impl> {
         ++stats.failures;
         co_return Error{taken.error().text(), text_of(request)};
       }
+      if (request.stop && request.stop->stopped()) co_return Error{"stopped", text_of(request)};
       const std::shared_ptr<KubeConnection> connection = std::move(*taken);
       const bool reused = connection->used;
       const KubeConnection::Request message = message_of(request);
       open_.insert(connection.get());
+      if (request.stop) request.stop->close_ = [connection] { connection->close(); };
       auto outcome = co_await connection->perform(message, request, sink ? &sink : nullptr, deadline);
       open_.erase(connection.get());
+      if (request.stop) request.stop->close_ = nullptr;
+      if (request.stop && request.stop->stopped()) co_return Error{"stopped", text_of(request)};
       if (outcome.response && outcome.response->status == 401) looked_at_files_ = {};  // perhaps the token has just been replaced
       if (outcome.reusable && !closed) give_back(connection);
       if (!outcome.response && !outcome.answered && reused && is_idempotent(request.method) && !closed) continue;

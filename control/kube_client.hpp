@@ -19,6 +19,21 @@ namespace postern {
 
 enum class KubeMethod : std::uint8_t { get, post, put, patch, remove };
 
+// Ends a stream() from outside. REQUIRES: used on the client's thread.
+class KubeStop {
+ public:
+  void stop() {
+    stopped_ = true;
+    if (close_) close_();
+  }
+  bool stopped() const { return stopped_; }
+
+ private:
+  friend class KubeClient;
+  bool stopped_ = false;
+  std::function<void()> close_;  // its connection, while it has one
+};
+
 struct KubeRequest {
   KubeMethod method = KubeMethod::get;
   std::string path;                               // with its query, from /api or /apis
@@ -27,6 +42,7 @@ struct KubeRequest {
   std::chrono::milliseconds deadline{
       30'000};                         // to the answer's last byte; of stream(): to its header, and from then on from one piece to the next
   std::size_t body_bytes = 16U << 20;  // the longest answer that is kept
+  std::shared_ptr<KubeStop> stop = nullptr;
 };
 
 // What the server said, whatever it was. A refusal's body is a Status: see refusal_of().
@@ -55,7 +71,7 @@ class KubeClient {
 
   // As request(), but the body of a 200 goes to `sink` piece by piece, an empty one as soon as the server has said 200; `sink` returns
   // false to end it (then so does this, with success). Returns when the body has ended; an Error also when it was cut off in the middle or
-  // paused for longer than the deadline.
+  // paused for longer than the deadline, or stopped.
   using Sink = std::function<bool(std::string_view piece)>;
   boost::asio::awaitable<Result<KubeResponse>> stream(KubeRequest request, Sink sink);
 

@@ -102,6 +102,8 @@ void add_watches(Families& out, const std::vector<WatchFacts>& watches) {
          [](const WatchFacts& w) { return w.events; });
   family("postern_control_watch_errors_total", "Lists and watches that failed.", MetricType::Counter,
          [](const WatchFacts& w) { return w.errors; });
+  family("postern_control_watch_asked_total", "How often the API server was asked how far it is, for a sidecar that had seen more.",
+         MetricType::Counter, [](const WatchFacts& w) { return w.asked; });
   family("postern_control_objects_unreadable_total", "Objects that could not be read; their last good version stays.", MetricType::Counter,
          [](const WatchFacts& w) { return w.unreadable; });
 }

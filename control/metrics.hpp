@@ -39,6 +39,7 @@ struct WatchFacts {
   std::uint64_t events = 0;
   std::uint64_t errors = 0;
   std::uint64_t unreadable = 0;
+  std::uint64_t asked = 0;
   double silence_seconds = -1;  // since the latest sign of life of the API server; -1: none yet
 };
 

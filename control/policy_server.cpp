@@ -105,7 +105,7 @@ struct PolicyServer::Session {
 };
 
 PolicyServer::PolicyServer(asio::io_context& io, const ControlConfig& config, ClusterStore& store, Publisher& publisher, Log& log,
-                           std::function<void()> flush, std::function<void()> acknowledged)
+                           std::function<void()> flush, std::function<void()> acknowledged, std::function<void(const Mark&)> behind)
     : io_(io),
       config_(config),
       log_(log),
@@ -116,7 +116,8 @@ PolicyServer::PolicyServer(asio::io_context& io, const ControlConfig& config, Cl
                std::move(flush),
                [this]() -> const Mark& { return mark_; },
                {},
-               nullptr},
+               nullptr,
+               std::move(behind)},
       acceptor_(io),
       room_(io),
       sweep_(io) {}

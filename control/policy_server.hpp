@@ -26,9 +26,10 @@ namespace postern {
 
 class PolicyServer {
  public:
-  // `acknowledged` is called after each ACK, NACK, and coming or going of a stream. REQUIRES: all outlive this; `io` is run by one thread.
+  // `acknowledged` is called after each ACK, NACK, and coming or going of a stream; `behind`: see StreamContext. REQUIRES: all outlive
+  // this; `io` is run by one thread.
   PolicyServer(boost::asio::io_context& io, const ControlConfig& config, ClusterStore& store, Publisher& publisher, Log& log,
-               std::function<void()> flush, std::function<void()> acknowledged);
+               std::function<void()> flush, std::function<void()> acknowledged, std::function<void(const Mark&)> behind = nullptr);
   // REQUIRES: `io` does not run any more, or every stream has ended.
   ~PolicyServer();
   PolicyServer(const PolicyServer&) = delete;

@@ -55,7 +55,10 @@ void PolicyStream::proceed(Clock::time_point now) {
   if (!hello_ || subscription_ || ended_) return;
   const ClusterStore& store = context_.store;
   if (!store.synced() || context_.mark().versions.empty()) return wait_for("this replica has not read the cluster yet");
-  if (!hello_->epoch.empty() && !store.has_seen(*hello_)) return wait_for("this replica has not seen yet what the sidecar enforces");
+  if (!hello_->epoch.empty() && !store.has_seen(*hello_)) {
+    if (context_.behind) context_.behind(*hello_);
+    return wait_for("this replica has not seen yet what the sidecar enforces");
+  }
 
   const auto pod = store.view().pods.find(owner_.key);
   const bool known = pod != store.view().pods.end() && pod->second.workload.uid == owner_.uid;

@@ -48,6 +48,8 @@ struct StreamContext {
   std::function<const Mark&()> mark;  // of the store at the last flush
   StreamCounters counters;
   ResourcePtr trust_bundle = nullptr;  // of the built-in CA; null: sidecars have theirs from elsewhere
+  // A sidecar waits until this replica has seen that mark; may be null. Called again and again while it does.
+  std::function<void(const Mark& mark)> behind = nullptr;
 };
 
 // Whose stream it is, as the SVID says it.

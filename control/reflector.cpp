@@ -5,6 +5,7 @@
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <cmath>
 #include <random>
 #include <utility>
 #include <vector>
@@ -20,7 +21,9 @@ using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
 constexpr unsigned kGone = 410;
-constexpr unsigned kRefusals = 4;           // in a row: then the version that we ask for may be one that the server never had
+constexpr unsigned kRefusals = 4;  // in a row: then the version that we ask for may be one that the server never had
+// A watch's bookmark comes two seconds before its end (kube-apiserver, nextBookmarkTime): after one, here.
+constexpr std::chrono::seconds kShortWatch{3};
 constexpr std::chrono::seconds kLasted{5};  // a watch of that length counts as a success, also where nothing happened
 
 std::string base_path(const ReflectorSettings& settings) {
@@ -65,6 +68,8 @@ class Reflector::Impl : public std::enable_shared_from_this<Impl> {
         handlers_(std::move(handlers)),
         log_(log),
         timer_(io),
+        progress_(settings_.progress),
+        progress_timer_(io),
         reader_(settings_.kind, settings_.mesh_defaults, handlers_.last_good),
         random_(std::random_device{}()) {}
 
@@ -78,6 +83,17 @@ class Reflector::Impl : public std::enable_shared_from_this<Impl> {
   void stop() {
     stopped_ = true;
     timer_.cancel();
+    progress_timer_.cancel();
+  }
+
+  void want(std::uint64_t version) {
+    if (stopped_ || version <= stats.version) return;
+    progress_.want(version, Clock::now());
+    if (std::exchange(asking_, true)) return;
+    auto asking = ask_for_progress(shared_from_this());
+    asio::co_spawn(io_, std::move(asking), [](std::exception_ptr error) {
+      if (error) std::rethrow_exception(error);
+    });
   }
 
   Stats stats;
@@ -192,17 +208,22 @@ class Reflector::Impl : public std::enable_shared_from_this<Impl> {
   asio::awaitable<void> watch() {
     Watching now;
     WatchDecoder decoder;
-    const auto seconds = std::max<std::int64_t>(1, static_cast<std::int64_t>(static_cast<double>(settings_.watch_for.count()) * jitter()));
+    const bool is_short = std::exchange(short_watch_, false);
+    const auto seconds = is_short ? kShortWatch.count()
+                                  : std::max<std::int64_t>(1, std::llround(static_cast<double>(settings_.watch_for.count()) * jitter()));
     KubeRequest request;
     request.path = base_path(settings_) + "?watch=1&allowWatchBookmarks=true&timeoutSeconds=" + std::to_string(seconds) +
                    "&resourceVersion=" + std::to_string(stats.version) + selector();
     request.deadline = settings_.watch_idle;
+    request.stop = watch_stop_ = std::make_shared<KubeStop>();
     KubeClient::Sink sink = [&](std::string_view piece) { return take_piece(piece, decoder, now); };
     const auto began = Clock::now();
     ++stats.watches;
     const auto response = co_await client_.stream(request, std::move(sink));
     stats.watching = false;
+    const bool replaced = std::exchange(watch_stop_, nullptr)->stopped();
     if (stopped_) co_return;
+    if (replaced) co_return;  // by a short one, from where this one was
     if (now.progress || (now.began && Clock::now() - began > kLasted)) failures_ = 0;
 
     if (!response) {
@@ -222,6 +243,49 @@ class Reflector::Impl : public std::enable_shared_from_this<Impl> {
     }
     refusals_ = now.refused && !now.gone ? refusals_ + 1 : 0;
     if (now.gone || refusals_ >= kRefusals) listed_ = false;
+  }
+
+  // ---- how far the API server is
+
+  static asio::awaitable<void> ask_for_progress(std::shared_ptr<Impl> self) {
+    while (!self->stopped_) {
+      const auto due = self->progress_.due(self->stats.version);
+      if (!due) break;
+      if (Clock::now() < *due) {
+        self->progress_timer_.expires_at(*due);
+        co_await self->progress_timer_.async_wait(asio::as_tuple(asio::use_awaitable));
+        continue;
+      }
+      const std::uint64_t version = self->progress_.take(Clock::now());
+      const bool reached = co_await self->api_server_has(version);
+      if (!reached) self->progress_.refused(version, Clock::now());
+      if (reached && !self->stopped_ && self->stats.version < version) self->watch_shortly();
+    }
+    self->asking_ = false;
+  }
+
+  // The API server answers from its cache, which it first brings up to that version; after 3 s without success it refuses (504). No object
+  // has that name: what is asked for is the version alone.
+  asio::awaitable<bool> api_server_has(std::uint64_t version) {
+    ++stats.asked;
+    KubeRequest request;
+    request.path = base_path(settings_) + "?limit=1&resourceVersionMatch=NotOlderThan&resourceVersion=" + std::to_string(version) +
+                   (settings_.kind == WatchedKind::mesh_config ? selector() : "&fieldSelector=metadata.name%3D-");
+    request.deadline = std::chrono::seconds{10};
+    const KubeRequest asked = request;
+    const auto response = co_await client_.request(std::move(request));
+    const bool has = response && response->ok();
+    if (!has && !stopped_) {
+      log_.info("version_not_reached", {{"resource", name_of(settings_.kind)},
+                                        {"version", std::to_string(version)},
+                                        {"answer", response ? refusal_of(asked, *response).text() : response.error().text()}});
+    }
+    co_return has;
+  }
+
+  void watch_shortly() {
+    short_watch_ = true;
+    if (watch_stop_) watch_stop_->stop();
   }
 
   // Returns whether the watch goes on.
@@ -374,6 +438,11 @@ class Reflector::Impl : public std::enable_shared_from_this<Impl> {
   const Handlers handlers_;
   Log& log_;
   asio::steady_timer timer_;
+  WatchProgress progress_;
+  asio::steady_timer progress_timer_;
+  bool asking_ = false;                   // ask_for_progress() runs
+  bool short_watch_ = false;              // the next watch is
+  std::shared_ptr<KubeStop> watch_stop_;  // of the watch that is under way
   ObjectReader reader_;
   std::mt19937_64 random_;
   bool stopped_ = false;
@@ -388,6 +457,7 @@ Reflector::Reflector(asio::io_context& io, KubeClient& client, ReflectorSettings
 Reflector::~Reflector() { impl_->stop(); }
 void Reflector::start() { impl_->start(); }
 void Reflector::stop() { impl_->stop(); }
+void Reflector::want(std::uint64_t version) { impl_->want(version); }
 Reflector::Stats Reflector::stats() const { return impl_->stats; }
 
 }  // namespace postern

@@ -14,6 +14,7 @@
 #include "control/kube_client.hpp"
 #include "control/kube_objects.hpp"
 #include "control/watch_event.hpp"
+#include "control/watch_progress.hpp"
 
 namespace postern {
 
@@ -27,6 +28,7 @@ struct ReflectorSettings {
   std::chrono::milliseconds watch_idle{150'000};       // without a byte (the server sends a bookmark each minute): start the watch anew
   std::chrono::milliseconds backoff_first{200};        // doubled for each failure in a row, with jitter
   std::chrono::milliseconds backoff_most{10'000};
+  WatchProgress::Settings progress = {};
 };
 
 class Reflector {
@@ -46,6 +48,10 @@ class Reflector {
 
   void start();
   void stop();  // no handler is called any more
+  // A sidecar has seen this kind up to `version`, and waits until we have: where the watch does not say so soon, the API server is asked
+  // whether it has (a list of NotOlderThan that matches nothing), and then a short watch takes the place of this one: the bookmark that
+  // comes before its end says that nothing is missing. To be said again while it waits.
+  void want(std::uint64_t version);
 
   struct Stats {
     bool synced = false;        // listed at least once
@@ -55,6 +61,7 @@ class Reflector {
     std::uint64_t events = 0;   // of watches, without bookmarks
     std::uint64_t errors = 0;   // failed lists and watches
     std::uint64_t unreadable = 0;
+    std::uint64_t asked = 0;    // how far the API server is, for a sidecar that has seen more
     std::uint64_t version = 0;  // resourceVersion reached
     std::optional<std::chrono::steady_clock::time_point>
         last_contact;        // the latest byte that made sense: list, event, bookmark or end of a watch

@@ -33,7 +33,7 @@ constexpr auto as_values = asio::as_tuple(asio::use_awaitable);
 constexpr milliseconds first_back_off{200};
 constexpr milliseconds longest_back_off{10'000};
 constexpr std::chrono::seconds first_update_within{30};  // of a stream's beginning; a cluster of replicas that start is slow
-constexpr std::chrono::seconds not_ready_within{3};      // and then another replica is tried, where there is one
+constexpr std::chrono::seconds not_ready_within{5};      // and then another replica is tried: one that asks the API server takes three
 constexpr milliseconds between_writes{250};              // of the state file
 constexpr std::chrono::seconds say_again_after{60};      // that the control plane cannot be reached
 constexpr std::size_t looked_up_max = 2048;              // beyond it, those without a connection are forgotten

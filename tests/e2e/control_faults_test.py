@@ -106,6 +106,75 @@ class ReplicaTest(FaultCase):
         wait_until(lambda: self.in_step_count() > steps, 60, self.mesh.said)
         self.unchanged()
 
+    def test_what_was_deleted_before_a_replica_started_does_not_come_back_from_a_lagging_one(self):
+        """A replica's mark covers also what its first list no longer held."""
+        fresh, lagging = self.mesh.replicas
+        if "spare" not in self.mesh.pods:
+            self.mesh.add("spare", meshed=False)
+        # With a ConfigMap there is no kind whose mark is that of a list for want of an object.
+        self.api.config_map("postern", "postern-system", {})
+        self.addCleanup(self.api.delete, "ConfigMap", "postern", "postern-system")
+        self.api.policy(policy("spare-closed", app="spare", ingress=[]))
+        self.api.policy(policy("spare-open", app="spare", ingress=[allow(everybody=True)]))
+        wait_until(lambda: "spare-open" in json.dumps(lagging.admin("GET", "/policies")[1]), what=lagging.output)
+        wait_until(lambda: lagging.metric("postern_control_watch_events_total", kind="configmaps") > 0, what=lagging.output)
+        self.cut_off(lagging, True)
+        undo = contextlib.ExitStack()
+        undo.callback(self.cut_off, lagging, False)
+        self.addCleanup(undo.close)
+        self.api.delete("NetworkPolicy", "spare-open", "default")
+        fresh.kill()
+        fresh.start()
+        with self.mesh.raw_stream("spare", replica=fresh) as stream:
+            stream.hello()
+            first = stream.until("update")
+            stream.ack(first)
+        held = {resource["name"]: resource for resource in first["resources"]}
+        self.assertNotIn("spare-open", held["allow-list"]["body"])
+        with self.mesh.raw_stream("spare", replica=lagging) as stream:
+            stream.hello(first["mark"], {name: resource["hash"] for name, resource in held.items()})
+            message = stream.receive()
+            self.assertEqual(message["type"], "not-ready", message)
+            undo.close()
+            update = stream.until("update", 30)
+        self.assertNotIn("spare-open", json.dumps(update))
+        self.assertEqual(update["resources"], [], "nothing is sent again")
+
+    def test_a_sidecar_that_moves_to_an_older_replica_is_in_step_within_seconds(self):
+        """Where nothing happens, the API server is asked how far it is: the bookmark of each minute is not waited for."""
+        newer = wait_until(lambda: self.mesh.serving("api"), what=self.mesh.said)
+        older = next(replica for replica in self.mesh.replicas if replica is not newer)
+        newer.kill()
+        # Something of every kind that is watched comes, and some of it goes.
+        self.api.label("Pod", "web", {"changed": "yes"}, "default")
+        self.api.label("Namespace", "default", {"changed": "yes"})
+        self.api.label("Node", "node0", {"changed": "yes"})
+        gone_again = [self.api.policy(policy("passing", app="nobody", ingress=[])), self.api.service("passing", selector={"app": "nobody"}),
+                      self.api.endpoint_slice("passing", addresses=["10.77.0.250"]), self.api.config_map("postern", "postern-system", {})]
+        for item in gone_again:
+            self.api.delete(item["kind"], item["metadata"]["name"], item["metadata"]["namespace"])
+        # And then something else, so that the newer one's lists are further than all that the older one has heard.
+        self.api.create({"kind": "ServiceAccount", "metadata": {"name": f"passing-{time.monotonic_ns()}", "namespace": "default"}})
+        newer.start()
+        # A second stream of the pod takes the place of the sidecar's at the older one: it goes to the newer one.
+        wait_until(lambda: self.mesh.serving("api") is older, 30, self.mesh.said)
+        steps = self.in_step_count()
+        with self.mesh.raw_stream("api", replica=older) as stream:
+            stream.hello()
+            stream.until("update")
+            wait_until(lambda: self.mesh.sidecars["api"].output().count("control_disconnected") and self.in_step_count() > steps, 30, self.mesh.said)
+        wait_until(lambda: self.mesh.serving("api") is newer, 30, self.mesh.said)
+        steps, asked = self.in_step_count(), older.metric("postern_control_watch_asked_total")
+        relists = older.metric("postern_control_watch_relists_total")
+        began = time.monotonic()
+        newer.kill()
+        wait_until(lambda: self.in_step_count() > steps, 30, self.mesh.said)
+        took = time.monotonic() - began
+        self.assertLess(took, patience(6), f"in step with the older replica after {took:.1f} s")
+        self.assertGreater(older.metric("postern_control_watch_asked_total"), asked)
+        self.assertEqual(older.metric("postern_control_watch_relists_total"), relists, "nothing was listed anew for it")
+        self.unchanged()
+
     def cut_off(self, replica, cut):
         """The API server's packets no longer arrive at the replica; its streams go on."""
         replica.pod.run(["iptables", "-w", "-A" if cut else "-D", "INPUT", "-s", self.mesh.kube_pod.v4, "-j", "DROP"], check=True)
@@ -365,6 +434,31 @@ class HostileTest(FaultCase):
         web.process.wait_for_output("control_unreachable.*it proved to be .*/pod/other/", 20)
         thread.result()
         self.assertIn(said, ([], [b""]), "not one byte was sent to it")
+
+    def test_marks_from_nowhere_make_no_storm(self):
+        """Whatever a sidecar says that it has seen: the API server is asked at a bounded rate, and nothing is listed anew."""
+        self.mesh.sidecars["other"].stop()  # setUp() of the next test starts it again
+        control = self.mesh.replicas[0]
+        with self.mesh.raw_stream("other") as stream:
+            stream.hello()
+            mark = stream.until("update")["mark"]
+        relists = control.metric("postern_control_watch_relists_total")
+        asked = control.metric("postern_control_watch_asked_total")
+        began, rounds = time.monotonic(), 0
+        # Stream after stream, each with other marks; more than one question a kind has come when this ends.
+        while control.metric("postern_control_watch_asked_total") < asked + 3 * len(mark["versions"]):
+            self.assertLess(time.monotonic() - began, patience(60), control.output())
+            rounds += 1
+            future = {kind: 2**63 - rounds if rounds % 2 else version + 10**6 - rounds for kind, version in mark["versions"].items()}
+            with self.mesh.raw_stream("other") as stream:
+                stream.hello({"epoch": mark["epoch"], "versions": future})
+                self.assertEqual(stream.receive()["type"], "not-ready")
+                with self.assertRaises((Closed, TimeoutError)):
+                    self.fail(f"got {stream.receive(timeout=1)}")
+        took = time.monotonic() - began
+        self.assertLessEqual(control.metric("postern_control_watch_asked_total") - asked, len(mark["versions"]) * (1 + took / 2))
+        self.assertEqual(control.metric("postern_control_watch_relists_total"), relists)
+        self.assertEqual(self.mesh.reach("web", "api"), b"ping")
 
     def test_look_ups_are_limited(self):
         self.mesh.sidecars["other"].stop()  # setUp() of the next test starts it again

@@ -103,6 +103,37 @@ TEST_F(ClusterStoreTest, HasSeenOnlyWhatIsComplete) {
   EXPECT_TRUE(store.has_seen(later));
 }
 
+// Two replicas: one that started after a policy had been deleted, and one whose watch has not told of the deletion.
+TEST_F(ClusterStoreTest, TheMarkCoversWhatWasDeletedBeforeTheFirstList) {
+  const NetworkPolicy policy = cluster.policy("shop/open", {});
+  feed.list(cluster);
+  store.apply(at_version(ClusterFeed::of_list(Type::bookmark, WatchedKind::network_policies), 400));
+  ASSERT_TRUE(store.view().policies.contains(key("shop/open")));
+
+  ClusterStore late;
+  for (const WatchedKind kind : watched_kinds) {
+    late.apply(at_version(ClusterFeed::of_list(Type::relist_began, kind), 500));
+    late.apply(at_version(ClusterFeed::of_list(Type::relisted, kind), 500));
+  }
+  EXPECT_FALSE(store.has_seen(late.mark())) << "it would bring the deleted policy back";
+  for (const WatchedKind kind : watched_kinds) EXPECT_EQ(late.mark().versions.at(std::string(name_of(kind))), 500U);
+
+  store.apply(at_version(ClusterFeed::deleted(policy), 450));
+  for (const WatchedKind kind : watched_kinds) store.apply(at_version(ClusterFeed::of_list(Type::bookmark, kind), 500));
+  EXPECT_TRUE(store.has_seen(late.mark()));
+}
+
+TEST_F(ClusterStoreTest, NamesTheKindsThatAreBehind) {
+  feed.list(cluster);
+  Mark later = store.mark();
+  later.versions["pods"] = 900;
+  later.versions["nodes"] = 901;
+  later.versions["surprises"] = 902;
+  EXPECT_THAT(store.unseen(later), ElementsAre(testing::Pair(WatchedKind::pods, 900), testing::Pair(WatchedKind::nodes, 901)));
+  later.epoch = "another";
+  EXPECT_TRUE(store.unseen(later).empty());
+}
+
 TEST_F(ClusterStoreTest, ABookmarkIsSeenAndNoMark) {
   feed.list(cluster);
   Mark later = store.mark();

@@ -135,6 +135,26 @@ TEST_F(OneStream, WaitsUntilItHasSeenWhatTheSidecarHas) {
   EXPECT_TRUE(update.mark.reaches(hello.mark));
 }
 
+TEST_F(OneStream, WhatItWaitsForIsAskedForWhileItWaits) {
+  std::vector<std::uint64_t> wanted;
+  context.behind = [&](const Mark& behind) { wanted.push_back(behind.versions.at("pods")); };
+  list();
+  Hello hello;
+  hello.mark = store.mark();
+  hello.mark.versions["pods"] = 1000;
+  say(stream, hello);
+  flush();
+  EXPECT_GE(wanted.size(), 2U) << "again and again";
+  EXPECT_THAT(wanted, testing::Each(1000U));
+  wanted.clear();
+  WatchEvent bookmark = ClusterFeed::of_list(WatchEvent::Type::bookmark, WatchedKind::pods);
+  bookmark.version = 1000;
+  store.apply(bookmark);
+  flush();
+  flush();
+  EXPECT_THAT(wanted, IsEmpty());
+}
+
 TEST_F(OneStream, AnotherEpochIsNotWaitedFor) {
   list();
   Hello hello;
