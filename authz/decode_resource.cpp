@@ -1,4 +1,4 @@
-// decode_into(), remove_from(): see resource.hpp.
+// decode_into(), body_of(), remove_from(): see resource.hpp.
 #include <algorithm>
 #include <array>
 #include <limits>
@@ -370,6 +370,27 @@ Result<void> decode_into(SnapshotParts& parts, std::string_view name, const Node
   if (!read(parts, name, Field(decoding, body))) return Error{"unknown kind of resource " + shown(name), ""};
   if (!decoding.ok()) return decoding.error();
   return {};
+}
+
+std::optional<std::string> body_of(const SnapshotParts& parts, std::string_view name) {
+  const auto found = [](const auto& all, const auto& key) -> std::optional<std::string> {
+    const auto part = all.find(key);
+    return part == all.end() ? std::nullopt : std::optional(encode(part->second));
+  };
+  if (name == "settings") return parts.settings ? std::optional(encode(*parts.settings)) : std::nullopt;
+  if (name == "allow-list") return parts.allow_list ? std::optional(encode(*parts.allow_list)) : std::nullopt;
+  if (name == "probes") return encode_probes(parts.probe_ports);
+  if (name == "nodes") return encode_nodes(parts.nodes);
+  if (name == trust_bundle_name) {
+    if (!parts.trust_bundle) return std::nullopt;
+    return encode_trust_bundle(parts.trust_bundle->sequence, parts.trust_bundle->roots);
+  }
+  if (name.starts_with(kPeerSet)) return found(parts.peer_sets, std::string(name.substr(kPeerSet.size())));
+  const bool is_pod = name.starts_with(kPod);
+  if (!is_pod && !name.starts_with(kService)) return std::nullopt;
+  const auto key = parse_key(name.substr(is_pod ? kPod.size() : kService.size()));
+  if (!key) return std::nullopt;
+  return is_pod ? found(parts.pods, *key) : found(parts.services, *key);
 }
 
 void remove_from(SnapshotParts& parts, std::string_view name) {

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -47,6 +48,9 @@ std::string encode_nodes(const std::vector<IpAddress>& nodes);
 // Reads one resource into the part that its name says. An unknown kind of name, an unknown field, a value that is not what it must be, or
 // a pod or Service whose body names another object is refused with the resource's name and the field; `parts` is then unchanged.
 Result<void> decode_into(SnapshotParts& parts, std::string_view name, const Node& body);
+// The body that the part of that name was read from, written again: the same text, as a body has one form only. Nothing where there is
+// none.
+std::optional<std::string> body_of(const SnapshotParts& parts, std::string_view name);
 // Takes the part of that name away. A name that is not there is no error.
 void remove_from(SnapshotParts& parts, std::string_view name);
 

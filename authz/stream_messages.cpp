@@ -34,6 +34,15 @@ void write(JsonWriter& json, std::string_view name, const std::vector<std::strin
   json.end_array();
 }
 
+void write(JsonWriter& json, const ResourceDelta& delta) {
+  json.begin_object().field("name", delta.name).field("base", delta.base).field("hash", delta.hash);
+  json.key("edits").begin_array();
+  for (const TextEdit& edit : delta.edits) {
+    json.begin_object().field("at", edit.at).field("remove", edit.removed).text("insert", edit.inserted).end_object();
+  }
+  json.end_array().end_object();
+}
+
 // Writes the fields of one message after its type.
 struct Fields {
   JsonWriter& json;
@@ -64,6 +73,11 @@ struct Fields {
       json.begin_object().field("name", one->name).field("hash", one->hash).field("body", one->body).end_object();
     }
     json.end_array();
+    if (!update.deltas.empty()) {
+      json.key("deltas").begin_array();
+      for (const ResourceDelta& one : update.deltas) write(json, one);
+      json.end_array();
+    }
     write(json, "removed", update.removed);
   }
   void operator()(const LookupAnswer& answer) const {
@@ -154,8 +168,22 @@ Lookup decode_lookup(const Field& message) {
   return {.id = unsigned_of(message["id"]), .address = address.address().value_or(IpAddress())};
 }
 
+ResourceDelta decode_delta(const Field& field) {
+  field.expect_only({"name", "base", "hash", "edits"});
+  ResourceDelta delta;
+  delta.name = bounded(field["name"], resource_name_bytes);
+  delta.base = bounded(field["base"], resource_hash_bytes);
+  delta.hash = bounded(field["hash"], resource_hash_bytes);
+  for (const Field& item : field["edits"].items()) {
+    item.expect_only({"at", "remove", "insert"});
+    delta.edits.push_back({unsigned_of(item["at"]), unsigned_of(item["remove"]), bounded_or_empty(item["insert"], body_limits.bytes)});
+  }
+  if (delta.edits.size() > resource_edits_max) field["edits"].refuse("more than " + std::to_string(resource_edits_max) + " edits");
+  return delta;
+}
+
 Update decode_update(const Field& message) {
-  message.expect_only({"type", "nonce", "mark", "resources", "removed"});
+  message.expect_only({"type", "nonce", "mark", "resources", "deltas", "removed"});
   Update update{.nonce = unsigned_of(message["nonce"]), .mark = decode_mark(message["mark"]), .resources = {}, .removed = {}};
   std::set<std::string_view> names;
   for (const Field& item : message["resources"].items()) {
@@ -166,6 +194,10 @@ Update decode_update(const Field& message) {
     resource->body = bounded(item["body"], body_limits.bytes);
     if (!names.insert(resource->name).second) item["name"].refuse(shown(resource->name) + " is there twice");
     update.resources.push_back(std::move(resource));
+  }
+  for (const Field& item : message["deltas"].items()) update.deltas.push_back(decode_delta(item));
+  for (const ResourceDelta& delta : update.deltas) {
+    if (!names.insert(delta.name).second) message["deltas"].refuse(shown(delta.name) + " is there twice, or sent whole as well");
   }
   update.removed = decode_names(message["removed"]);
   for (const std::string& name : update.removed) {
@@ -250,6 +282,12 @@ Result<SidecarMessage> decode_sidecar_message(std::string_view text) {
 
 Result<ControlMessage> decode_control_message(std::string_view text) {
   return decode_message<ControlMessage>(text, control_limits, decode_control);
+}
+
+Result<std::string> edited_body(std::string base, const ResourceDelta& delta) {
+  auto body = edited(std::move(base), delta.edits, body_limits.bytes);
+  if (!body) return Error{body.error().message, delta.name};
+  return body;
 }
 
 Result<void> decode_into(SnapshotParts& parts, const Resource& resource) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "authz/resource.hpp"
+#include "authz/text_edits.hpp"
 #include "base/document.hpp"
 #include "base/ip.hpp"
 #include "base/result.hpp"
@@ -63,11 +64,26 @@ struct Forget {
 };
 using SidecarMessage = std::variant<Hello, Ack, Nack, Lookup, Forget>;
 
+// A resource as edits to the body that the sidecar holds: one member of a large set is a small message. The edits count one after the
+// other, and what they come to must have the hash: who holds another base, or gets another hash, refuses the update and is sent the whole.
+struct ResourceDelta {
+  std::string name;
+  std::string base;  // the hash of what they are edits to
+  std::string hash;  // of what they make of it
+  std::vector<TextEdit> edits;
+  bool operator==(const ResourceDelta&) const = default;
+};
+inline constexpr std::size_t resource_edits_max = 1024;  // of one resource
+// The body that the edits make of `base`. Fails where they do not fit it, or make it longer than a body may be. The hash is the caller's to
+// compare: this library has no digests.
+Result<std::string> edited_body(std::string base, const ResourceDelta& delta);
+
 // Control: what changed since the last update. Applied whole or not at all.
 struct Update {
   std::uint64_t nonce = 0;
   Mark mark;
   std::vector<ResourcePtr> resources;
+  std::vector<ResourceDelta> deltas = {};
   std::vector<std::string> removed;
 };
 // Control: the answer to a Lookup. Where `known`, the resources came in an Update before this.

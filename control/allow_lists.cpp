@@ -88,7 +88,7 @@ void AllowLists::compile(AllowListNode& list) {
   const bool same_sets = rules.peer_sets == list.rules.peer_sets && egress == list.egress;
   list.rules = std::move(rules);
   list.egress = egress;
-  list.resource = nullptr;
+  list.resource.outdated();
   for (Scope* scope : list.scopes) {
     if (same_sets) {
       scope->mark(ResourceKind::allow_list, {});
@@ -151,11 +151,10 @@ void AllowLists::renew() {
 }
 
 const ResourcePtr& AllowLists::resource(AllowListNode& list) const {
-  if (list.resource != nullptr) return list.resource;
+  if (list.resource.current() != nullptr) return list.resource.current();
   AllowListRecord record{.list = list.rules.list, .peer_sets = {}};
   for (const PeerSetNode* set : list.sets) record.peer_sets.push_back(set->id);
-  list.resource = make_resource("allow-list", encode(record));
-  return list.resource;
+  return list.resource.keep(make_resource("allow-list", encode(record)));
 }
 
 }  // namespace postern

@@ -9,7 +9,7 @@ namespace postern {
 
 HeldVersions::HeldVersions(const std::map<std::string, std::string>& held) { update(held, {}); }
 
-HeldVersions::Hash HeldVersions::hash_of(std::string_view text) {
+HeldVersions::Hash HeldVersions::read(std::string_view text) {
   Hash hash{};
   if (text.size() != 2 * hash.size()) return {};
   for (std::size_t i = 0; i < hash.size(); ++i) {
@@ -33,8 +33,20 @@ std::size_t HeldVersions::position_of(std::string_view name) const {
 }
 
 bool HeldVersions::has_hash_at(std::size_t position, std::string_view hash) const {
-  const Hash wanted = hash_of(hash);
+  const Hash wanted = read(hash);
   return wanted != Hash{} && entries_[position].hash == wanted;
+}
+
+std::string HeldVersions::hash_of(std::string_view name) const {
+  constexpr std::string_view digits = "0123456789abcdef";
+  const std::size_t position = position_of(name);
+  std::string text;
+  if (position == size() || name_at(position) != name) return text;
+  for (const std::uint8_t byte : entries_[position].hash) {
+    text += digits[byte >> 4U];
+    text += digits[byte & 15U];
+  }
+  return text;
 }
 
 bool HeldVersions::has(std::string_view name, std::string_view hash) const {
@@ -59,15 +71,15 @@ void HeldVersions::update(const std::map<std::string, std::string>& put, const s
   auto added = put.begin();
   for (std::size_t i = 0; i < before.size(); ++i) {
     const std::string_view name = before.name_at(i);
-    for (; added != put.end() && added->first < name; ++added) append(added->first, hash_of(added->second));
+    for (; added != put.end() && added->first < name; ++added) append(added->first, read(added->second));
     if (added != put.end() && added->first == name) {
-      append(added->first, hash_of(added->second));
+      append(added->first, read(added->second));
       ++added;
     } else if (!gone.contains(name)) {
       append(name, before.entries_[i].hash);
     }
   }
-  for (; added != put.end(); ++added) append(added->first, hash_of(added->second));
+  for (; added != put.end(); ++added) append(added->first, read(added->second));
   entries_.shrink_to_fit();
 }
 

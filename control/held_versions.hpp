@@ -23,6 +23,8 @@ class HeldVersions {
   bool contains(std::string_view name) const { return position_of(name) < size() && name_at(position_of(name)) == name; }
   // Whether it has the resource with that very hash.
   bool has(std::string_view name, std::string_view hash) const;
+  // As content_hash() writes it; empty: it has none of that name.
+  std::string hash_of(std::string_view name) const;
   // In order of their names.
   std::string_view name_at(std::size_t position) const;
   bool has_hash_at(std::size_t position, std::string_view hash) const;
@@ -38,7 +40,7 @@ class HeldVersions {
     Hash hash{};
   };
 
-  static Hash hash_of(std::string_view text);            // zeros where it is none
+  static Hash read(std::string_view hash);               // zeros where it is none
   std::size_t position_of(std::string_view name) const;  // of the first that is not before it
   void append(std::string_view name, const Hash& hash);
 

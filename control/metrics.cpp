@@ -76,6 +76,7 @@ void add_streams(Families& out, const PolicyServer::Stats& server) {
   for (const auto& [reason, count] : server.ended) Families::add(ended, label("reason", reason), static_cast<double>(count));
   out.counter("postern_control_updates_total", "Updates sent.", server.streams.updates);
   out.counter("postern_control_resources_total", "Resources in these updates.", server.streams.resources);
+  out.counter("postern_control_deltas_total", "Of these: sent as edits to what the sidecar has.", server.streams.deltas);
   out.counter("postern_control_acks_total", "Updates acknowledged: enforced.", server.streams.acks);
   out.counter("postern_control_nacks_total", "Updates refused by a sidecar.", server.streams.nacks);
   out.counter("postern_control_sent_bytes_total", "Bytes of messages to sidecars.", server.bytes_sent);

@@ -36,7 +36,7 @@ void PeerSets::set_matched(NamespaceSelectorNode& node, const std::string& name,
   if (node.selector.empty()) return;  // "every namespace" names none
   for (PeerSetNode* set : node.sets) {
     if (!set->whole_namespaces) continue;
-    set->resource = nullptr;
+    set->resource.outdated();
     mark_peer_set(*set);
   }
 }
@@ -147,7 +147,7 @@ void PeerSets::release_unused(PeerSetNode& set) {
 }
 
 const ResourcePtr& PeerSets::resource(PeerSetNode& set) const {
-  if (set.resource != nullptr) return set.resource;
+  if (set.resource.current() != nullptr) return set.resource.current();
   PeerSetRecord record{.namespaces = set.selectors.namespaces,
                        .pods = set.selectors.pods,
                        .whole_namespaces = set.whole_namespaces,
@@ -159,8 +159,7 @@ const ResourcePtr& PeerSets::resource(PeerSetNode& set) const {
     record.members.reserve(set.members.size());
     for (const PodNode* pod : set.members) record.members.push_back(pod->key);
   }
-  set.resource = make_resource(peer_set_resource_name(set.id), encode(record));
-  return set.resource;
+  return set.resource.keep(make_resource(peer_set_resource_name(set.id), encode(record)));
 }
 
 const PeerSetNode* PeerSets::find(const std::string& id) const {

@@ -121,8 +121,13 @@ void PolicyStream::on(const Nack& nack, Clock::time_point) {
   if (!take_answered(nack.nonce)) return;
   ++context_.counters.nacks;
   refusal_ = nack.reason.empty() ? "refused without a reason" : nack.reason;
-  outstanding_.reset();
   whole_ = true;  // at the next change: what was refused is still missing
+  // Unless that may be for what they were edits to: then the same goes out once more, whole, and from now on everything does.
+  if (outstanding_->deltas) {
+    deltas_ = false;
+    pending_ = true;
+  }
+  outstanding_.reset();
   wake_();
 }
 
@@ -213,11 +218,17 @@ std::optional<std::string> PolicyStream::next_update() {
   }
   for (const std::string& name : difference.removed) outstanding.rules = outstanding.rules || holds_rules(name);
   outstanding.removed = difference.removed;
+  if (deltas_) update.deltas = std::move(difference.deltas);
+  outstanding.deltas = !update.deltas.empty();
+  context_.counters.resources += difference.resources.size();
+  context_.counters.deltas += update.deltas.size();
+  for (const ResourceDelta& delta : update.deltas) {
+    std::erase_if(difference.resources, [&](const ResourcePtr& resource) { return resource->name == delta.name; });
+  }
   update.resources = std::move(difference.resources);
   update.removed = std::move(difference.removed);
   outstanding_ = std::move(outstanding);
   ++context_.counters.updates;
-  context_.counters.resources += update.resources.size();
   return encode(ControlMessage(std::move(update)));
 }
 

@@ -27,6 +27,7 @@ namespace postern {
 struct StreamCounters {
   std::uint64_t updates = 0;
   std::uint64_t resources = 0;
+  std::uint64_t deltas = 0;  // of these: sent as edits to what the sidecar has
   std::uint64_t acks = 0;
   std::uint64_t nacks = 0;
   std::uint64_t lookups_known = 0;
@@ -105,7 +106,8 @@ class PolicyStream {
   struct Outstanding {
     std::map<std::string, std::string> sent;  // name -> hash
     std::vector<std::string> removed;
-    bool rules = false;  // holds the allow list or a peer set
+    bool rules = false;   // holds the allow list or a peer set
+    bool deltas = false;  // some of it are edits
   };
 
   void on(const Hello& hello, Clock::time_point now);
@@ -133,6 +135,7 @@ class PolicyStream {
   std::uint64_t nonce_ = 0;
   bool pending_ = false;  // something may differ from what was acknowledged
   bool whole_ = true;     // ... and it has to be looked for everywhere
+  bool deltas_ = true;    // the sidecar takes edits: it has refused none
   bool acknowledged_once_ = false;
   std::chrono::system_clock::time_point enforced_since_{};
   std::string refusal_;

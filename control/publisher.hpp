@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "authz/resource.hpp"
+#include "authz/stream_messages.hpp"
 #include "control/cluster_store.hpp"
 #include "control/held_versions.hpp"
 
@@ -29,6 +29,7 @@ class Subscription {
   // What there is now and `held` does not have or has otherwise, and the names it should no longer have.
   struct Difference {
     std::vector<ResourcePtr> resources;
+    std::vector<ResourceDelta> deltas;  // for those of `resources` that are a few edits away from what is held
     std::vector<std::string> removed;
     bool empty() const { return resources.empty() && removed.empty(); }
   };

@@ -138,38 +138,40 @@ ResourcePtr Scope::nodes_resource() const {
   return nodes.empty() ? nullptr : make_resource("nodes", encode_nodes(nodes));
 }
 
-ResourcePtr Scope::current(ResourceKind kind, const ObjectKey& key) {
+Scope::Current Scope::current(ResourceKind kind, const ObjectKey& key) {
   switch (kind) {
-    case ResourceKind::settings: return settings_;
-    case ResourceKind::allow_list: return index_.lists.resource(*list_);
-    case ResourceKind::probes: return probes_;
-    case ResourceKind::nodes: return nodes_resource();
+    case ResourceKind::settings: return {settings_};
+    case ResourceKind::allow_list: return {index_.lists.resource(*list_), &list_->resource};
+    case ResourceKind::probes: return {probes_};
+    case ResourceKind::nodes: return {nodes_resource()};
     case ResourceKind::peer_set:
       for (PeerSetNode* set : list_->sets) {
-        if (set->id == key.name) return index_.sets.resource(*set);
+        if (set->id == key.name) return {index_.sets.resource(*set), &set->resource};
       }
-      return nullptr;
+      return {};
     case ResourceKind::pod: {
       const auto pod = index_.pods.find(key);
-      return pod != index_.pods.end() && has(pod->second) ? index_.resource(pod->second) : nullptr;
+      if (pod == index_.pods.end() || !has(pod->second)) return {};
+      return {index_.resource(pod->second)};
     }
     case ResourceKind::service: {
       ServiceNode* service = index_.services.find(key);
-      return service != nullptr && has(*service) ? index_.services.resource(*service) : nullptr;
+      if (service == nullptr || !has(*service)) return {};
+      return {index_.services.resource(*service), &service->resource};
     }
   }
-  return nullptr;
+  return {};
 }
 
 // By name, each once.
-std::vector<ResourcePtr> Scope::everything() {
+std::vector<Scope::Current> Scope::everything() {
   std::set<ServiceNode*> services;
   std::set<PodNode*> pods{self_};
-  std::vector<ResourcePtr> all{settings_, probes_, index_.lists.resource(*list_)};
-  if (ResourcePtr nodes = nodes_resource()) all.push_back(std::move(nodes));
+  std::vector<Current> all{{settings_}, {probes_}, {index_.lists.resource(*list_), &list_->resource}};
+  if (ResourcePtr nodes = nodes_resource()) all.push_back({std::move(nodes)});
   for (std::size_t i = 0; i < list_->sets.size(); ++i) {
     PeerSetNode& set = *list_->sets[i];
-    all.push_back(index_.sets.resource(set));
+    all.push_back({index_.sets.resource(set), &set.resource});
     pods.insert(set.members.begin(), set.members.end());
     if (!list_->egress[i]) continue;
     for (const auto& [service, members] : set.services) services.insert(service);
@@ -181,14 +183,21 @@ std::vector<ResourcePtr> Scope::everything() {
   for (const WorkloadKey& key : looked_up_pods_) pods.insert(&index_.pods.at(key));
   for (ServiceNode* service : services) {
     if (!service->record) continue;
-    all.push_back(index_.services.resource(*service));
+    all.push_back({index_.services.resource(*service), &service->resource});
     pods.insert(service->pods.begin(), service->pods.end());
   }
   for (PodNode* pod : pods) {
-    if (pod->pod != nullptr) all.push_back(index_.resource(*pod));
+    if (pod->pod != nullptr) all.push_back({index_.resource(*pod)});
   }
-  std::sort(all.begin(), all.end(), [](const ResourcePtr& a, const ResourcePtr& b) { return a->name < b->name; });
+  std::sort(all.begin(), all.end(), [](const Current& a, const Current& b) { return a.resource->name < b.resource->name; });
   return all;
+}
+
+void Scope::add(Difference& difference, Current current, const HeldVersions& held) {
+  if (current.kept != nullptr) {
+    if (auto delta = current.kept->since(held.hash_of(current.resource->name))) difference.deltas.push_back(*std::move(delta));
+  }
+  difference.resources.push_back(std::move(current.resource));
 }
 
 Subscription::Difference Scope::difference(const HeldVersions& held) {
@@ -196,10 +205,11 @@ Subscription::Difference Scope::difference(const HeldVersions& held) {
   if (!is_live()) return difference;
   if (!std::exchange(adopted_, true)) adopt(held);
   std::size_t at = 0;
-  for (ResourcePtr& resource : everything()) {
-    for (; at < held.size() && held.name_at(at) < resource->name; ++at) difference.removed.emplace_back(held.name_at(at));
-    const bool is_held = at < held.size() && held.name_at(at) == resource->name;
-    if (!is_held || !held.has_hash_at(at, resource->hash)) difference.resources.push_back(std::move(resource));
+  for (Current& current : everything()) {
+    const std::string& name = current.resource->name;
+    for (; at < held.size() && held.name_at(at) < name; ++at) difference.removed.emplace_back(held.name_at(at));
+    const bool is_held = at < held.size() && held.name_at(at) == name;
+    if (!is_held || !held.has_hash_at(at, current.resource->hash)) add(difference, std::move(current), held);
     if (is_held) ++at;
   }
   for (; at < held.size(); ++at) difference.removed.emplace_back(held.name_at(at));
@@ -215,8 +225,8 @@ Subscription::Difference Scope::changes(const HeldVersions& held) {
   if (!is_live()) return difference;
   for (const auto& [kind, key] : std::exchange(marked_, {})) {
     std::string name = name_of(kind, key);
-    if (ResourcePtr resource = current(kind, key)) {
-      if (!held.has(name, resource->hash)) difference.resources.push_back(std::move(resource));
+    if (Current now = current(kind, key); now.resource != nullptr) {
+      if (!held.has(name, now.resource->hash)) add(difference, std::move(now), held);
     } else if (held.contains(name)) {
       difference.removed.push_back(std::move(name));
     }

@@ -57,11 +57,18 @@ class Scope final : public Subscription {
  private:
   using Key = std::pair<ResourceKind, ObjectKey>;
 
+  // A resource as it is now, if it is in scope, and how it came to be so.
+  struct Current {
+    ResourcePtr resource;
+    const KeptResource* kept = nullptr;
+  };
+
   bool has(const PodNode& pod) const;
   bool has(const ServiceNode& service) const;
-  ResourcePtr current(ResourceKind kind, const ObjectKey& key);
+  Current current(ResourceKind kind, const ObjectKey& key);
   ResourcePtr nodes_resource() const;
-  std::vector<ResourcePtr> everything();
+  std::vector<Current> everything();
+  static void add(Difference& difference, Current current, const HeldVersions& held);
   void adopt(const HeldVersions& held);
   void add_looked_up(PodNode& pod);
   void add_looked_up(ServiceNode& service);

@@ -65,7 +65,7 @@ void release(Pods& pods, PodNode& pod) {
 void join(PeerSetNode& set, PodNode& pod) {
   set.members.insert(position_of(set.members, pod), &pod);
   insert_by_pointer(pod.sets, set);
-  set.resource = nullptr;
+  set.resource.outdated();
   if (set.egress_users > 0) {
     for (ServiceNode* service : pod.services) count(set, *service);
   }
@@ -85,7 +85,7 @@ void leave(PeerSetNode& set, PodNode& pod) {
   }
   set.members.erase(position_of(set.members, pod));
   erase_by_pointer(pod.sets, set);
-  set.resource = nullptr;
+  set.resource.outdated();
 }
 
 void add_endpoint(ServiceNode& service, PodNode& pod) {

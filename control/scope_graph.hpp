@@ -18,6 +18,7 @@
 #include "authz/compiler.hpp"
 #include "authz/resource.hpp"
 #include "authz/service_record.hpp"
+#include "control/kept_resource.hpp"
 
 namespace postern::graph {
 
@@ -54,7 +55,7 @@ struct ServiceNode {
   std::vector<PodNode*> pods;                            // its endpoints', by pointer
   std::unordered_map<PeerSetNode*, std::uint32_t> sets;  // used for egress: how many members are endpoints
   std::vector<Scope*> lookers;
-  ResourcePtr resource;
+  KeptResource resource;
 };
 
 // One namespaceSelector; many peer sets share it.
@@ -78,7 +79,7 @@ struct PeerSetNode {
   std::vector<User> users;
   std::uint32_t egress_users = 0;
   std::unordered_map<ServiceNode*, std::uint32_t> services;  // the other end of ServiceNode::sets
-  ResourcePtr resource;
+  KeptResource resource;
 };
 
 // What selects a list: pods of one namespace with an equal key have equal rules.
@@ -97,7 +98,7 @@ struct AllowListNode {
   std::vector<PeerSetNode*> sets;  // beside rules.peer_sets
   std::vector<bool> egress;        // beside them: an egress rule names the set
   std::vector<Scope*> scopes;
-  ResourcePtr resource;
+  KeptResource resource;
 };
 
 // A pod becomes or ceases to be a member. REQUIRES: it was none, or one.

@@ -78,7 +78,7 @@ void Services::set_record(ServiceNode& service, std::optional<ServiceRecord> rec
     });
   }
   service.record = std::move(record);
-  service.resource = nullptr;
+  service.resource.outdated();
   service.has_node_port = false;
   if (service.record) {
     for_each_address(*service.record, [&](const IpAddress& address) { at_[address].push_back(&service); });
@@ -128,8 +128,8 @@ std::vector<ServiceNode*> Services::at(const IpAddress& address) const {
 }
 
 const ResourcePtr& Services::resource(ServiceNode& service) const {
-  if (service.resource == nullptr) service.resource = make_resource(service_resource_name(service.key), encode(*service.record));
-  return service.resource;
+  if (service.resource.current() != nullptr) return service.resource.current();
+  return service.resource.keep(make_resource(service_resource_name(service.key), encode(*service.record)));
 }
 
 void Services::release(ServiceNode& service) {

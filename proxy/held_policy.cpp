@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <set>
 
+#include "certs/digest.hpp"
+
 namespace postern {
 
 namespace {
@@ -33,7 +35,7 @@ Result<std::shared_ptr<const PolicySnapshot>> HeldPolicy::apply(const Update& up
   if (is_older(update.mark)) {
     return Error{"older than what is enforced (" + text_of(mark_) + "): this replica's view lags behind; refused", text_of(update.mark)};
   }
-  if (update.resources.empty() && update.removed.empty() && !hashes_.empty()) {
+  if (update.resources.empty() && update.deltas.empty() && update.removed.empty() && !hashes_.empty()) {
     mark_ = update.mark;
     return std::shared_ptr<const PolicySnapshot>();
   }
@@ -46,6 +48,12 @@ Result<std::shared_ptr<const PolicySnapshot>> HeldPolicy::apply(const Update& up
   for (const ResourcePtr& resource : update.resources) {
     if (auto read = decode_into(next, *resource); !read) return read.error();
     hashes[resource->name] = resource->hash;
+  }
+  for (const ResourceDelta& delta : update.deltas) {
+    auto body = edited_held(delta);
+    if (!body) return body.error();
+    if (auto read = decode_into(next, Resource{delta.name, delta.hash, *std::move(body)}); !read) return read.error();
+    hashes[delta.name] = delta.hash;
   }
   if (!next.settings) return Error{"missing; without it nothing can be decided", "settings"};
   if (!(next.settings->trust_domain == local_.trust_domain)) {
@@ -64,24 +72,27 @@ Result<std::shared_ptr<const PolicySnapshot>> HeldPolicy::apply(const Update& up
   return snapshot;
 }
 
+Result<std::string> HeldPolicy::edited_held(const ResourceDelta& delta) const {
+  if (delta.name == trust_bundle_name) return Error{"roots are sent whole", delta.name};
+  const auto held = hashes_.find(delta.name);
+  auto base = body_of(parts_, delta.name);
+  if (held == hashes_.end() || !base) return Error{"edits to what this sidecar does not hold", delta.name};
+  if (held->second != delta.base) return Error{"edits to " + delta.base + "; this sidecar holds " + held->second, delta.name};
+  auto body = edited_body(*std::move(base), delta);
+  if (!body) return body.error();
+  if (const std::string hash = content_hash(*body); hash != delta.hash) {
+    return Error{"the edits come to " + hash + ", and should come to " + delta.hash, delta.name};
+  }
+  return body;
+}
+
 Update HeldPolicy::whole() const {
   Update update;
   update.mark = mark_;
-  const auto add = [&](std::string name, std::string body) {
-    const auto hash = hashes_.find(name);
-    if (hash == hashes_.end()) return;
-    update.resources.push_back(std::make_shared<const Resource>(Resource{std::move(name), hash->second, std::move(body)}));
-  };
-  if (parts_.settings) add("settings", encode(*parts_.settings));
-  if (parts_.allow_list) add("allow-list", encode(*parts_.allow_list));
-  add("probes", encode_probes(parts_.probe_ports));
-  add("nodes", encode_nodes(parts_.nodes));
-  if (parts_.trust_bundle) {
-    add(std::string(trust_bundle_name), encode_trust_bundle(parts_.trust_bundle->sequence, parts_.trust_bundle->roots));
+  for (const auto& [name, hash] : hashes_) {
+    if (auto body = body_of(parts_, name))
+      update.resources.push_back(std::make_shared<const Resource>(Resource{name, hash, *std::move(body)}));
   }
-  for (const auto& [id, set] : parts_.peer_sets) add(peer_set_resource_name(id), encode(set));
-  for (const auto& [key, pod] : parts_.pods) add(pod_resource_name(key), encode(pod));
-  for (const auto& [key, service] : parts_.services) add(service_resource_name(key), encode(service));
   return update;
 }
 

@@ -25,8 +25,9 @@ class HeldPolicy {
   // Whether this update starts another history than ours.
   bool is_new_epoch(const Mark& mark) const { return !mark_.epoch.empty() && mark.epoch != mark_.epoch; }
 
-  // Applies the update whole, or not at all: an older one, a resource that cannot be read, or a state that would be half of one is an
-  // error, and what is held stays. Null: the update changed nothing but the mark.
+  // Applies the update whole, or not at all: an older one, a resource that cannot be read, edits to something else than is held or that
+  // come to another hash than they should, or a state that would be half of one is an error, and what is held stays. Null: the update
+  // changed nothing but the mark.
   Result<std::shared_ptr<const PolicySnapshot>> apply(const Update& update, std::uint64_t generation,
                                                       std::chrono::system_clock::time_point now);
 
@@ -39,6 +40,9 @@ class HeldPolicy {
   std::vector<std::string> looked_up_and_unused(const AddressSet& in_use) const;
 
  private:
+  // What the edits make of the body that is held.
+  Result<std::string> edited_held(const ResourceDelta& delta) const;
+
   MeshSettings local_;
   SnapshotParts parts_;
   std::map<std::string, std::string> hashes_;

@@ -1,9 +1,8 @@
 #include "proxy/policy_state.hpp"
 
-#include <openssl/evp.h>
-
-#include <array>
 #include <charconv>
+
+#include "certs/digest.hpp"
 
 namespace postern {
 
@@ -13,19 +12,6 @@ using std::chrono::milliseconds;
 using std::chrono::system_clock;
 
 constexpr std::string_view format = "postern-policy-state/1 ";
-
-std::string sha256_hex(std::string_view text) {
-  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
-  unsigned int size = 0;
-  EVP_Digest(text.data(), text.size(), digest.data(), &size, EVP_sha256(), nullptr);
-  std::string hex;
-  for (unsigned int i = 0; i < size; ++i) {
-    constexpr std::string_view digits = "0123456789abcdef";
-    hex += digits[digest[i] >> 4U];
-    hex += digits[digest[i] & 15U];
-  }
-  return hex;
-}
 
 // Up to the next newline, which is taken away too. Nothing where there is none.
 std::optional<std::string_view> take_line(std::string_view& text) {

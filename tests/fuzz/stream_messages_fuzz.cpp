@@ -1,4 +1,4 @@
-// Messages of both directions, and the resources in them: what is accepted comes back as it was, and is put together or refused.
+// Messages of both directions, and the resources and edits in them: what is accepted comes back as it was, and is put together or refused.
 #include <cstdint>
 #include <cstdlib>
 #include <string_view>
@@ -47,6 +47,22 @@ void apply(const Update& update) {
     require(read || (!read.error().message.empty() && parts == before));
   }
   check(parts);
+  for (const ResourceDelta& delta : update.deltas) {
+    auto base = body_of(parts, delta.name);
+    // Also against a body that the edits may fit: what the sidecar holds is not the sender's to choose.
+    for (std::string text : {base.value_or(std::string()), std::string(4096, ',')}) {
+      const std::size_t before = text.size();
+      const auto body = edited_body(std::move(text), delta);
+      std::size_t inserted = 0;
+      for (const TextEdit& edit : delta.edits) inserted += edit.inserted.size();
+      require(body ? body->size() <= before + inserted : body.error().where == delta.name);
+      if (!body) continue;
+      const SnapshotParts kept = parts;
+      const auto read = decode_into(parts, Resource{delta.name, delta.hash, *body});
+      require(read || parts == kept);
+    }
+  }
+  check(parts);
   const auto snapshot = assemble(parts, 1, {});
   require(snapshot || !snapshot.error().message.empty());
   if (snapshot) {
@@ -61,10 +77,19 @@ void apply(const Update& update) {
   for (const std::string& name : update.removed) remove_from(parts, name);
 }
 
+// Any two texts: the edits between them make the one of the other.
+void check_edits(std::string_view from, std::string_view to) {
+  const auto edits = edits_between(from, to, 64);
+  if (!edits) return;
+  const auto made = edited(std::string(from), *edits, from.size() + to.size());
+  require(made && *made == to);
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);
+  check_edits(text.substr(0, size / 2), text.substr(size / 2));
   if (const auto said = decode_sidecar_message(text)) {
     const auto again = decode_sidecar_message(encode(*said));
     require(again && (*again == *said || std::holds_alternative<Nack>(*said)));  // a reason is cut to what people read

@@ -208,6 +208,13 @@ class Sidecars {
       sidecar.held += resource->body.size() - size;
       size = resource->body.size();
     }
+    for (const ResourceDelta& delta : update.deltas) {
+      sidecar.have[delta.name] = delta.hash;
+      for (const TextEdit& edit : delta.edits) {
+        sidecar.held += edit.inserted.size() - edit.removed;
+        sidecar.sizes[delta.name] += edit.inserted.size() - edit.removed;
+      }
+    }
     for (const std::string& name : update.removed) {
       sidecar.have.erase(name);
       sidecar.held -= sidecar.sizes[name];
@@ -216,9 +223,10 @@ class Sidecars {
     ++sidecar.updates;
     ++totals_.updates;
     totals_.bytes += bytes;
-    totals_.resources += update.resources.size();
+    totals_.resources += update.resources.size() + update.deltas.size();
     if (sidecar.in_step) {
-      std::printf("update %zu %ld %zu %zu %zu\n", sidecar.index, now_ns(), bytes, update.resources.size(), update.removed.size());
+      std::printf("update %zu %ld %zu %zu %zu\n", sidecar.index, now_ns(), bytes, update.resources.size() + update.deltas.size(),
+                  update.removed.size());
       return;
     }
     sidecar.in_step = true;

@@ -46,12 +46,14 @@ TEST(StreamMessages, WhatTheControlPlaneSaysComesBack) {
   const std::string body = R"({"addresses":["10.0.0.1"]})";
   update.resources.push_back(std::make_shared<Resource>(Resource{.name = "nodes", .hash = "0123", .body = body}));
   update.resources.push_back(std::make_shared<Resource>(Resource{.name = "settings", .hash = "4567", .body = "\"any\\ text\" \n\xC3\xA9"}));
+  update.deltas.push_back({"peer-set/ab", "89", "ab", {{17, 9, ""}, {4, 0, "\"shop/web\","}}});
   const auto back = decode_control_message(encode(update));
   ASSERT_TRUE(back) << back.error().text();
   const auto& same = std::get<Update>(*back);
   EXPECT_EQ(same.nonce, 3U);
   EXPECT_EQ(same.mark, mark);
   EXPECT_EQ(same.removed, update.removed);
+  EXPECT_EQ(same.deltas, update.deltas);
   ASSERT_EQ(same.resources.size(), 2U);
   for (int i = 0; i < 2; ++i) EXPECT_EQ(*same.resources[static_cast<std::size_t>(i)], *update.resources[static_cast<std::size_t>(i)]);
 
@@ -147,6 +149,31 @@ TEST(Mark, AdvancesPerKindAndAnotherEpochReplacesIt) {
   const Mark next{.epoch = "f", .versions = {{"pods", 1}}};
   at.advance_to(next);
   EXPECT_EQ(at, next);
+}
+
+TEST(StreamMessages, DeltasAreBounded) {
+  Update update{.nonce = 1, .mark = mark, .resources = {}, .removed = {}};
+  update.deltas.push_back({"peer-set/ab", "00", "01", {}});
+  EXPECT_EQ(failure_of_control(encode(update)), "accepted");
+  update.deltas.push_back(update.deltas[0]);
+  EXPECT_NE(failure_of_control(encode(update)).find("is there twice"), std::string::npos);
+  update.deltas.pop_back();
+  update.removed = {"peer-set/ab"};
+  EXPECT_NE(failure_of_control(encode(update)).find("is there twice"), std::string::npos);
+  update.removed.clear();
+  update.resources.push_back(std::make_shared<Resource>(Resource{.name = "peer-set/ab", .hash = "01", .body = "{}"}));
+  EXPECT_NE(failure_of_control(encode(update)).find("is there twice"), std::string::npos);
+  update.resources.clear();
+  update.deltas[0].edits.resize(resource_edits_max + 1);
+  EXPECT_NE(failure_of_control(encode(update)).find("more than 1024 edits"), std::string::npos);
+  update.deltas[0] = {"peer-set/ab", "", "01", {}};
+  EXPECT_NE(failure_of_control(encode(update)), "accepted") << "no base";
+}
+
+TEST(StreamMessages, EditsThatDoNotFitNameTheResource) {
+  const auto body = edited_body("{}", {"nodes", "00", "01", {{3, 0, "x"}}});
+  ASSERT_FALSE(body);
+  EXPECT_EQ(body.error().where, "nodes");
 }
 
 }  // namespace

@@ -1,6 +1,9 @@
 // ClusterFeed: what the API server's watches would tell a ClusterStore, for tests.
 #pragma once
 
+#include <gtest/gtest.h>
+
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <utility>
@@ -106,6 +109,7 @@ class Receiver {
   const HeldVersions& versions() const { return versions_; }
   const std::map<std::string, ResourcePtr>& resources() const { return resources_; }
   bool has(const std::string& name) const { return held_.contains(name); }
+  std::size_t deltas() const { return deltas_; }  // taken
   std::string body(const std::string& name) const { return resources_.at(name)->body; }
 
   // Takes what changed; how much that was.
@@ -115,6 +119,7 @@ class Receiver {
 
  private:
   std::size_t take(const Subscription::Difference& difference) {
+    for (const ResourceDelta& delta : difference.deltas) take(delta, difference);
     for (const ResourcePtr& resource : difference.resources) {
       held_[resource->name] = resource->hash;
       resources_[resource->name] = resource;
@@ -127,8 +132,22 @@ class Receiver {
     return difference.resources.size() + difference.removed.size();
   }
 
+  // Edits to what is held come to the very resource that would be sent whole.
+  void take(const ResourceDelta& delta, const Subscription::Difference& difference) {
+    ++deltas_;
+    EXPECT_EQ(held_.at(delta.name), delta.base);
+    const auto whole =
+        std::find_if(difference.resources.begin(), difference.resources.end(), [&](const ResourcePtr& r) { return r->name == delta.name; });
+    ASSERT_NE(whole, difference.resources.end());
+    const auto body = edited_body(resources_.at(delta.name)->body, delta);
+    ASSERT_TRUE(body) << body.error().text();
+    EXPECT_EQ(*body, (*whole)->body);
+    EXPECT_EQ(delta.hash, (*whole)->hash);
+  }
+
   std::map<std::string, std::string> held_;
   HeldVersions versions_;
+  std::size_t deltas_ = 0;
   std::map<std::string, ResourcePtr> resources_;
   int told_ = 0;
   bool gone_ = false;

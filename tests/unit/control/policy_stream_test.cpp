@@ -224,6 +224,87 @@ TEST_F(OneStream, ARefusedUpdateIsSentAgainWithTheNextChangeOnly) {
   EXPECT_EQ(context.counters.nacks, 1U);
 }
 
+// The policy admits 300 more clients: one of them more or less is an edit.
+struct LargeSetStream : OneStream {
+  LargeSetStream() {
+    for (int i = 0; i < 300; ++i)
+      c.pod(client(i), "10.1." + std::to_string(i / 100) + "." + std::to_string(i % 100 + 1), {{"app", "client"}});
+    list();
+  }
+  static std::string client(int i) { return "shop/client-" + std::to_string(1000 + i); }
+  void relabel(int i, const std::string& app) {
+    Pod& pod = c.view.pods.at(key(client(i)));
+    pod.labels = {{"app", app}};
+    feed.apply(pod);
+    flush();
+  }
+};
+
+TEST_F(LargeSetStream, OneMemberIsASmallMessage) {
+  begin(stream);
+  relabel(7, "other");
+  const auto text = stream.next_message();
+  ASSERT_TRUE(text);
+  EXPECT_LT(text->size(), 1000U);
+  const Update update = update_of({decode_control_message(*text).value()});
+  EXPECT_THAT(update.resources, IsEmpty());
+  ASSERT_EQ(update.deltas.size(), 1U);
+  EXPECT_EQ(stream.acknowledged().hash_of(update.deltas[0].name), update.deltas[0].base);
+  say(stream, Ack{update.nonce});
+  EXPECT_EQ(stream.acknowledged().hash_of(update.deltas[0].name), update.deltas[0].hash);
+  EXPECT_EQ(context.counters.deltas, 1U);
+}
+
+TEST_F(LargeSetStream, ASlowSidecarSkipsVersions) {
+  begin(stream);
+  relabel(7, "other");
+  const Update first = update_of(due(stream));
+  relabel(8, "other");
+  relabel(9, "other");
+  relabel(7, "client");
+  EXPECT_THAT(due(stream), IsEmpty()) << "one update is under way";
+  say(stream, Ack{first.nonce});
+  const Update second = update_of(due(stream));
+  ASSERT_EQ(second.deltas.size(), 1U);
+  EXPECT_EQ(second.deltas[0].base, first.deltas.at(0).hash);
+}
+
+TEST_F(LargeSetStream, RefusedEditsAreSentWholeAtOnce) {
+  begin(stream);
+  relabel(7, "other");
+  const Update edits = update_of(due(stream));
+  ASSERT_EQ(edits.deltas.size(), 1U);
+  say(stream, Nack{edits.nonce, "edits to something else"});
+  const Update whole = update_of(due(stream));
+  EXPECT_THAT(whole.deltas, IsEmpty());
+  EXPECT_THAT(names_of(whole), Contains(edits.deltas[0].name));
+  EXPECT_EQ(whole.removed, edits.removed);
+  // Nor is it tried again on this stream, and what is refused whole waits for the next change as ever.
+  say(stream, Nack{whole.nonce, "no"});
+  EXPECT_THAT(due(stream), IsEmpty());
+  relabel(8, "other");
+  const Update next = update_of(due(stream));
+  EXPECT_THAT(next.deltas, IsEmpty());
+}
+
+TEST_F(LargeSetStream, ASidecarThatHoldsAnUnknownVersionGetsTheWhole) {
+  Hello hello;
+  hello.mark = store.mark();
+  {
+    PolicyStream other(
+        owner, context, [] {}, now);
+    say(other, Hello{});
+    for (const ResourcePtr& resource : update_of(due(other)).resources) hello.have[resource->name] = resource->hash;
+  }
+  for (auto& [name, hash] : hello.have) {
+    if (name.starts_with("peer-set/")) hash = std::string(32, '0');
+  }
+  say(stream, hello);
+  const Update update = update_of(due(stream));
+  EXPECT_THAT(update.deltas, IsEmpty());
+  ASSERT_EQ(update.resources.size(), 1U);
+}
+
 TEST_F(OneStream, ANonceThatIsNotUnderWayEndsTheStream) {
   list();
   const Update first = begin(stream);

@@ -527,6 +527,109 @@ TEST_F(PublisherTest, DifferenceSendsOnlyWhatIsNotHeld) {
   EXPECT_THAT(difference.removed, ElementsAre("pod/gone/gone"));
 }
 
+// 300 callers of api, of which one more or less is an edit.
+struct LargeSetTest : PublisherTest {
+  LargeSetTest() {
+    for (int i = 0; i < 300; ++i) apply_pod(caller(i, "web").c_str());
+    flush();
+  }
+  std::string caller(int i, const std::string& app) {
+    const std::string name = "shop/caller-" + std::to_string(1000 + i);
+    c.view.pods.erase(key(name));
+    c.pod(name, "10.1." + std::to_string(i / 100) + "." + std::to_string(i % 100 + 1), {{"app", app}});
+    return name;
+  }
+  void relabel(int i, const std::string& app) { apply_pod(caller(i, app).c_str()); }
+};
+
+TEST_F(LargeSetTest, OneMemberIsAnEditOfTheSet) {
+  Receiver api(publisher, key("shop/api"), "uid-api");
+  relabel(17, "other");
+  flush();
+  EXPECT_EQ(api.take(), 2U) << "the set and the record";
+  EXPECT_EQ(api.deltas(), 1U);
+  EXPECT_THAT(api.body(only_set_of(api)), Not(HasSubstr("caller-1017")));
+  relabel(17, "web");
+  flush();
+  api.take();
+  EXPECT_EQ(api.deltas(), 2U);
+}
+
+TEST_F(LargeSetTest, WhoSkipsVersionsGetsTheNewest) {
+  Receiver api(publisher, key("shop/api"), "uid-api");
+  Receiver slow(publisher, key("shop/api"), "uid-api");
+  for (int i = 0; i < 20; ++i) {
+    relabel(i, "other");
+    if (i > 0) relabel(i - 1, "web");
+    flush();
+    api.take();
+  }
+  EXPECT_EQ(api.deltas(), 20U);
+  slow.take();
+  EXPECT_EQ(slow.deltas(), 1U) << "one that leads over all of them";
+  EXPECT_EQ(slow.held(), api.held());
+  // Beyond what is remembered the whole comes.
+  for (int i = 0; i < 300; ++i) {
+    relabel(i, "other");
+    flush();
+    api.take();
+  }
+  slow.take();
+  EXPECT_EQ(slow.deltas(), 1U);
+  EXPECT_EQ(slow.held(), api.held());
+}
+
+TEST_F(LargeSetTest, TheOrderOfEventsDoesNotMatter) {
+  // The same 12 relabellings in several orders, taken after each, after some, and at the end.
+  std::vector<std::map<std::string, std::string>> outcomes;
+  for (unsigned order = 0; order < 6; ++order) {
+    std::vector<int> pods{3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 1, 2};
+    if (order % 2 == 1) std::reverse(pods.begin(), pods.end());
+    Receiver eager(publisher, key("shop/api"), "uid-api");
+    Receiver lazy(publisher, key("shop/api"), "uid-api");
+    int step = 0;
+    for (const int pod : pods) {
+      relabel(pod, "other");
+      if (order / 2 == 1) relabel(pod, "web");
+      if (order / 2 == 2) flush();
+      relabel(pod, "other");
+      flush();
+      eager.take();
+      if (++step % 5 == 0) lazy.take();
+    }
+    lazy.take();
+    EXPECT_GT(eager.deltas(), 0U);
+    EXPECT_GT(lazy.deltas(), 0U);
+    EXPECT_EQ(eager.held(), lazy.held());
+    outcomes.push_back(eager.held());
+    EXPECT_EQ(outcomes.front(), outcomes.back());
+    for (const int pod : pods) relabel(pod, "web");
+    flush();
+  }
+}
+
+TEST_F(LargeSetTest, AStreamFromAnotherReplicaIsSentEditsWhereItsVersionIsKnown) {
+  Receiver api(publisher, key("shop/api"), "uid-api");
+  const HeldVersions before = api.versions();
+  relabel(17, "other");
+  flush();
+  api.take();
+  const auto again = publisher.subscribe(key("shop/api"), "uid-api", [](bool) {});
+  EXPECT_EQ(again->difference(before).deltas.size(), 1U);
+}
+
+TEST_F(PublisherServicesTest, OneEndpointIsAnEditOfTheService) {
+  for (int i = 0; i < 100; ++i) add_endpoint("shop/api", ("10.2.0." + std::to_string(i + 1)).c_str());
+  feed.apply(slice);
+  flush();
+  Receiver web(publisher, key("shop/web-1"), "uid-web-1");
+  slice.endpoints[50].ready = false;
+  feed.apply(slice);
+  flush();
+  EXPECT_EQ(web.take(), 1U);
+  EXPECT_EQ(web.deltas(), 1U);
+}
+
 TEST_F(PublisherTest, CallbacksMayEndAndMakeSubscriptions) {
   std::unique_ptr<Subscription> mine;
   std::unique_ptr<Subscription> other;

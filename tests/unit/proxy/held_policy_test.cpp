@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "authz/compiler.hpp"
+#include "certs/digest.hpp"
 #include "tests/unit/authz/cluster_builder.hpp"
 
 namespace postern {
@@ -44,7 +45,7 @@ class HeldPolicyTest : public testing::Test {
     return set;
   }
   static void add(Update& update, std::string name, std::string body) {
-    std::string hash = std::to_string(std::hash<std::string>{}(body));
+    std::string hash = content_hash(body);
     update.resources.push_back(std::make_shared<const Resource>(Resource{std::move(name), std::move(hash), std::move(body)}));
   }
   void add_pod(Update& update, const char* name) {
@@ -174,6 +175,77 @@ TEST_F(HeldPolicyTest, AnUpdateIsAppliedToWhatIsHeld) {
   ASSERT_TRUE(snapshot) << snapshot.error().text();
   EXPECT_TRUE(allows(**snapshot, "10.0.0.2"));
   EXPECT_EQ((*snapshot)->workload_at(ip("10.0.0.1")), nullptr);
+}
+
+// `other` joins the set, as edits to what is held.
+struct HeldPolicyDeltaTest : HeldPolicyTest {
+  HeldPolicyDeltaTest() {
+    const std::string before = encode(members({key("default/web")}));
+    const std::string after = encode(members({key("default/other"), key("default/web")}));
+    next.mark = mark(11);
+    next.deltas = {{peer_set_resource_name("webs"), content_hash(before), content_hash(after), edits_between(before, after, 8).value()}};
+    add_pod(next, "default/other");
+  }
+  // The error, after it was seen that nothing of the update was taken.
+  std::string refusal() {
+    const SnapshotParts parts = held.parts();
+    const auto hashes = held.hashes();
+    const Mark mark = held.mark();
+    const auto applied = held.apply(next, 2, {});
+    EXPECT_EQ(held.parts(), parts);
+    EXPECT_EQ(held.hashes(), hashes);
+    EXPECT_EQ(held.mark(), mark);
+    return applied ? "taken" : applied.error().text();
+  }
+  ResourceDelta& delta() { return next.deltas[0]; }
+
+  Update next;
+};
+
+TEST_F(HeldPolicyDeltaTest, EditsAreAppliedToWhatIsHeld) {
+  ASSERT_TRUE(held.apply(first, 1, {}));
+  const auto snapshot = held.apply(next, 2, {});
+  ASSERT_TRUE(snapshot) << snapshot.error().text();
+  EXPECT_TRUE(allows(**snapshot, "10.0.0.1"));
+  EXPECT_TRUE(allows(**snapshot, "10.0.0.2"));
+  EXPECT_EQ(held.hashes().at(delta().name), delta().hash);
+  EXPECT_EQ(content_hash(body_of(held.parts(), delta().name).value()), delta().hash);
+}
+
+TEST_F(HeldPolicyDeltaTest, EditsAreAppliedToWhatCameBackFromTheStateFile) {
+  ASSERT_TRUE(held.apply(first, 1, {}));
+  HeldPolicy again(key("default/api"), settings);
+  ASSERT_TRUE(again.apply(held.whole(), 1, {}));
+  EXPECT_TRUE(again.apply(next, 2, {}));
+}
+
+TEST_F(HeldPolicyDeltaTest, EditsToSomethingElseAreRefused) {
+  EXPECT_THAT(refusal(), HasSubstr("does not hold"));
+  ASSERT_TRUE(held.apply(first, 1, {}));
+  delta().base = content_hash("another");
+  EXPECT_THAT(refusal(), HasSubstr("edits to " + delta().base + "; this sidecar holds"));
+  delta().name = peer_set_resource_name("nobodys");
+  EXPECT_THAT(refusal(), HasSubstr("does not hold"));
+}
+
+TEST_F(HeldPolicyDeltaTest, EditsThatComeToAnotherHashAreRefused) {
+  ASSERT_TRUE(held.apply(first, 1, {}));
+  delta().hash = content_hash("another");
+  EXPECT_THAT(refusal(), HasSubstr("and should come to " + delta().hash));
+}
+
+TEST_F(HeldPolicyDeltaTest, EditsThatDoNotFitAreRefused) {
+  ASSERT_TRUE(held.apply(first, 1, {}));
+  delta().edits[0].at = 1U << 20;
+  EXPECT_THAT(refusal(), HasSubstr("outside the text"));
+}
+
+TEST_F(HeldPolicyDeltaTest, RootsAreNoEdits) {
+  add(first, std::string(trust_bundle_name), encode_trust_bundle(1, "roots"));
+  ASSERT_TRUE(held.apply(first, 1, {}));
+  delta().name = trust_bundle_name;
+  delta().base = held.hashes().at(delta().name);
+  EXPECT_THAT(refusal(), HasSubstr("roots are sent whole"));
 }
 
 TEST_F(HeldPolicyTest, WhatIsKeptIsWhatIsHeld) {
