@@ -1,10 +1,11 @@
-// posternctl check: are these manifests readable, and do they mean what their author thinks?
+// posternctl check: does the mesh work in this cluster? Are these manifests readable, and do they mean what their author thinks?
 #include <algorithm>
 #include <iostream>
 #include <string>
 #include <vector>
 
 #include "authz/cluster.hpp"
+#include "cli/cluster_check.hpp"
 #include "cli/command.hpp"
 #include "cli/control_check.hpp"
 #include "cli/manifest_files.hpp"
@@ -36,9 +37,14 @@ int run_control(const Arguments& arguments) {
 }
 
 int run(const Arguments& arguments) {
-  const bool has_manifests = arguments.get("--manifests").has_value();
-  if (has_manifests == arguments.has("--control")) return bad_input(command_name, {"expected either --manifests or --control", ""});
-  if (!has_manifests) return run_control(arguments);
+  const bool has_manifests = arguments.has("--manifests");
+  const bool has_control = arguments.has("--control");
+  const bool asks_cluster =
+      arguments.has("--pre") || arguments.has("--kubeconfig") || arguments.has("--namespace") || arguments.has("--output");
+  if (has_manifests + has_control + asks_cluster > 1)
+    return bad_input(command_name, {"--manifests, --control and the options for a cluster exclude each other", ""});
+  if (has_control) return run_control(arguments);
+  if (!has_manifests) return check_cluster(arguments);
   const auto manifests = read_manifests(*arguments.get("--manifests"));
   if (!manifests) return bad_input(command_name, manifests.error());
   const ClusterView& view = manifests->cluster;
@@ -61,16 +67,26 @@ int run(const Arguments& arguments) {
 Command check_command() {
   return {
       .name = command_name,
-      .summary = "check manifests as strictly as the API server, or the way to the control plane",
+      .summary = "check the cluster and the mesh in it; or manifests, or the way to the control plane",
       .description =
-          "Refuses (exit 2) what the Kubernetes API server would refuse, naming file, line and field. Warns of what is valid, but\n"
-          "may not mean what its author thinks, such as a policy that selects no pod.\n"
+          "Asks the Kubernetes API, and through it the control plane: versions, permissions, webhooks, certificates, namespaces whose "
+          "pods\n"
+          "would be refused or cut off, sidecars that are missing, old or without a stream, and policies that are not in force. Each\n"
+          "finding comes with its remedy. Nothing is changed. Exit 0: no finding is an error; 1: one is; 2: the command line.\n"
+          "With --pre: before the installation, whether it would work.\n"
+          "\n"
+          "With --manifests: refuses (exit 2) what the Kubernetes API server would refuse, naming file, line and field. Warns of what is\n"
+          "valid, but may not mean what its author thinks, such as a policy that selects no pod.\n"
           "\n"
           "With --control: whether the control plane's stream can be reached from here (exit 0), and if not (exit 1), the likely cause "
           "and,\n"
           "where a network plugin cuts the sidecar off, the policy to add. Run it in the sidecar's container, as the sidecar's user: what\n"
           "others connect to in the pod goes through the sidecar.",
-      .options = {{"--manifests", "PATH", "a YAML or JSON file, or a directory of them"},
+      .options = {{"--pre", "", "before the installation"},
+                  {"--kubeconfig", "FILE", "else $KUBECONFIG, else the pod's service account, else ~/.kube/config"},
+                  {"--namespace", "NAME", "of the control plane; postern-system"},
+                  {"--output", "FORMAT", "table (default) or json"},
+                  {"--manifests", "PATH", "a YAML or JSON file, or a directory of them"},
                   {"--control", "HOST:PORT", "of control.addresses in the sidecar's configuration; may be repeated", false, true}},
       .run = run};
 }

@@ -36,6 +36,16 @@ Reach reach_of(int error) {
   return error == ECONNREFUSED ? Reach::refused : Reach::unreachable;
 }
 
+std::string indented(const std::string& text, std::string_view by) {
+  std::string out;
+  for (std::size_t begin = 0; begin < text.size();) {
+    const auto end = std::min(text.find('\n', begin), text.size() - 1) + 1;
+    out.append(by).append(text, begin, end - begin);
+    begin = end;
+  }
+  return out;
+}
+
 // As the sidecar's own log says it (proxy/policy_client.cpp), with the object to add.
 std::string policy_to_add(const std::string& port) {
   return "  The likely cause: a network plugin that enforces the same NetworkPolicies knows nothing of the sidecar, and a policy that "
@@ -43,23 +53,8 @@ std::string policy_to_add(const std::string& port) {
          "  pod for egress cuts its sidecar off from the control plane. Add to the pod's namespace, with the podSelector of the policy "
          "that\n"
          "  isolates it (a wider one would isolate other pods):\n"
-         "\n"
-         "    apiVersion: networking.k8s.io/v1\n"
-         "    kind: NetworkPolicy\n"
-         "    metadata:\n"
-         "      name: postern-sidecar\n"
-         "    spec:\n"
-         "      podSelector: {}  # as in the policy that isolates the pod\n"
-         "      policyTypes: [Egress]\n"
-         "      egress:\n"
-         "      - to:\n"
-         "        - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: postern-system}}\n"
-         "        ports: [{protocol: TCP, port: " +
-         port +
-         "}]\n"
-         "      - to:\n"
-         "        - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}\n"
-         "        ports: [{protocol: UDP, port: 53}, {protocol: TCP, port: 53}]\n"
+         "\n" +
+         indented(egress_policy({}, "postern-system", {port}), "    ") +
          "\n"
          "  Until then the sidecar enforces its last good policy, or refuses everything where it has none.\n";
 }
@@ -76,6 +71,30 @@ std::string described(const ReachReport& report) {
 }
 
 }  // namespace
+
+std::string egress_policy(const std::string& ns, const std::string& mesh_namespace, const std::vector<std::string>& ports) {
+  std::string list;
+  for (const std::string& port : ports) list += (list.empty() ? "" : ", ") + ("{protocol: TCP, port: " + port + "}");
+  return "apiVersion: networking.k8s.io/v1\n"
+         "kind: NetworkPolicy\n"
+         "metadata:\n"
+         "  name: postern-sidecar\n" +
+         (ns.empty() ? "" : "  namespace: " + ns + "\n") +
+         "spec:\n"
+         "  podSelector: {}  # as in the policy that isolates the pod\n"
+         "  policyTypes: [Egress]\n"
+         "  egress:\n"
+         "  - to:\n"
+         "    - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: " +
+         mesh_namespace +
+         "}}\n"
+         "    ports: [" +
+         list +
+         "]\n"
+         "  - to:\n"
+         "    - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}\n"
+         "    ports: [{protocol: UDP, port: 53}, {protocol: TCP, port: 53}]\n";
+}
 
 ReachReport try_to_reach(const std::string& address, int patience_ms) {
   ReachReport report{.address = address, .reach = Reach::unresolved, .detail = {}};

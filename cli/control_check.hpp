@@ -23,4 +23,7 @@ std::string reach_text(const std::vector<ReachReport>& reports);
 // At least one address is reachable: that is all a sidecar needs.
 bool any_reachable(const std::vector<ReachReport>& reports);
 
+// The NetworkPolicy, as YAML, that lets the sidecars of a namespace (empty: not named) reach the control plane's ports, and DNS.
+std::string egress_policy(const std::string& ns, const std::string& mesh_namespace, const std::vector<std::string>& ports);
+
 }  // namespace postern::cli

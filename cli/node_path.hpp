@@ -1,0 +1,21 @@
+// Fields of a tree that somebody else made, by path: what is not there, or is of another kind, is empty.
+#pragma once
+
+#include <initializer_list>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/document.hpp"
+
+namespace postern::cli {
+
+// A null node where there is no such field.
+const Node& node_at(const Node& node, std::initializer_list<std::string_view> path);
+// The text of a scalar, or of a key that has dots in it: text_at(pod, {"metadata", "labels", "app.kubernetes.io/name"}).
+std::string text_at(const Node& node, std::initializer_list<std::string_view> path);
+// 0 where it is no integer.
+std::int64_t integer_at(const Node& node, std::initializer_list<std::string_view> path);
+const std::vector<Node>& items_at(const Node& node, std::initializer_list<std::string_view> path);
+
+}  // namespace postern::cli
