@@ -3,15 +3,12 @@
 #include <fcntl.h>
 #include <openssl/crypto.h>
 #include <openssl/sha.h>
-#include <poll.h>
-#include <sys/inotify.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
 #include <cstring>
-#include <filesystem>
 
 #include "certs/x509_context.hpp"
 
@@ -108,74 +105,24 @@ Result<X509ContextPtr> parse_context(const SvidFiles& files, const Contents& con
   return make_x509_context(std::move(svid).value(), std::move(bundles), now, files.chain, files.bundle);
 }
 
-constexpr std::uint32_t watched_events = IN_CLOSE_WRITE | IN_MOVED_TO | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_ATTRIB | IN_ONLYDIR;
-
-// A link anywhere on the way to a file is swapped in the folder that the link is in.
-void watch_links(int fd, const std::filesystem::path& path, int links_followed = 0) {
-  constexpr int links_max = 8;
-  std::filesystem::path at;
-  for (const std::filesystem::path& part : path) {
-    const std::filesystem::path folder = at.empty() ? "." : at;
-    at /= part;
-    std::error_code error;
-    const std::filesystem::path target = std::filesystem::read_symlink(at, error);
-    if (error) continue;  // no link
-    ::inotify_add_watch(fd, folder.c_str(), watched_events);
-    if (links_followed < links_max) watch_links(fd, folder / target, links_followed + 1);
-  }
-}
-
 }  // namespace
 
 Result<std::unique_ptr<FileSource>> FileSource::make(SvidFiles files) {
-  std::unique_ptr<FileSource> source(new FileSource(std::move(files)));
-  source->fd_ = ::inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
-  if (source->fd_ < 0) return system_error("inotify", "watch files");
-  if (auto watched = source->watch(); !watched) return watched.error();
-  return source;
-}
-
-FileSource::~FileSource() {
-  if (fd_ >= 0) ::close(fd_);
-}
-
-// Folders, not files: a rename or a swapped link puts another file in the place of the watched one. The folder of the name, that of
-// the file it leads to, and those of the links in between. Watching one again changes nothing.
-Result<void> FileSource::watch() {
-  for (const std::string* path : {&files_.chain, &files_.key, &files_.bundle}) {
-    std::filesystem::path folder = std::filesystem::path(*path).parent_path();
-    if (folder.empty()) folder = ".";
-    if (::inotify_add_watch(fd_, folder.c_str(), watched_events) < 0) return system_error(folder.string(), "watch");
-    std::error_code missing;
-    const std::filesystem::path target = std::filesystem::canonical(*path, missing);
-    // Only where it leads elsewhere; a target that is not there (yet) shows up in the first folder.
-    if (!missing && target.parent_path() != folder) ::inotify_add_watch(fd_, target.parent_path().c_str(), watched_events);
-    watch_links(fd_, *path);
-  }
-  return {};
-}
-
-void FileSource::drain_events() const {
-  alignas(inotify_event) std::array<char, 4096> buffer;
-  while (::read(fd_, buffer.data(), buffer.size()) > 0 || errno == EINTR) {
-  }
-}
-
-bool FileSource::has_events() const {
-  pollfd waiting{fd_, POLLIN, 0};
-  return ::poll(&waiting, 1, 0) > 0;
+  auto watched = WatchedFiles::make({files.chain, files.key, files.bundle});
+  if (!watched) return watched.error();
+  return std::unique_ptr<FileSource>(new FileSource(std::move(files), *std::move(watched)));
 }
 
 std::optional<Result<X509ContextPtr>> FileSource::poll() {
-  drain_events();
-  auto read = watch() ? read_all(files_) : Result<Contents>(Error{"the folder is gone", files_.chain});
+  watched_.drain();
+  auto read = watched_.renew() ? read_all(files_) : Result<Contents>(Error{"the folder is gone", files_.chain});
   std::string digest = read ? digest_of(*read) : std::string();
   if (read && digest == accepted_ && last_error_.empty()) return std::nullopt;
 
   auto parsed = read ? parse_context(files_, *read, std::chrono::system_clock::now()) : Result<X509ContextPtr>(read.error());
   if (!parsed) {
     // Read in the middle of a change: the next event brings the rest. What was said once is not said again.
-    if (has_events() || parsed.error().text() == last_error_) return std::nullopt;
+    if (watched_.has_events() || parsed.error().text() == last_error_) return std::nullopt;
     last_error_ = parsed.error().text();
     return parsed;
   }

@@ -1,10 +1,10 @@
-// FileSource: an SvidSource over three PEM files, read again when their content changes: written in place, renamed over, or swapped
-// by a symbolic link as Kubernetes does it for projected volumes ("..data").
+// FileSource: an SvidSource over three PEM files, read again when their content changes.
 #pragma once
 
 #include <string>
 
 #include "certs/svid_source.hpp"
+#include "certs/watched_files.hpp"
 
 namespace postern {
 
@@ -18,21 +18,17 @@ class FileSource final : public SvidSource {
  public:
   // Fails where inotify does, or a folder does not exist. The files themselves may come later: poll() says what is wrong.
   static Result<std::unique_ptr<FileSource>> make(SvidFiles files);
-  ~FileSource() override;
 
-  int fd() const override { return fd_; }
+  int fd() const override { return watched_.fd(); }
   std::optional<Result<X509ContextPtr>> poll() override;
   std::vector<std::string> take_warnings() override;
   std::string describe() const override { return "files: " + files_.chain; }
 
  private:
-  explicit FileSource(SvidFiles files) : files_(std::move(files)) {}
-  Result<void> watch();
-  void drain_events() const;
-  bool has_events() const;
+  FileSource(SvidFiles files, WatchedFiles watched) : files_(std::move(files)), watched_(std::move(watched)) {}
 
   SvidFiles files_;
-  int fd_ = -1;
+  WatchedFiles watched_;
   std::string accepted_;    // digest of the content in force
   std::string last_error_;  // as last reported; empty after a good read
   std::vector<std::string> warnings_;

@@ -8,7 +8,7 @@
 #include "authz/decode_common.hpp"
 #include "base/base64.hpp"
 #include "base/document_files.hpp"
-#include "base/ip.hpp"
+#include "base/https_url.hpp"
 
 namespace postern {
 namespace {
@@ -31,36 +31,15 @@ std::optional<std::uint16_t> port_of(std::string_view text) {
 
 // "https://host[:port][/base]" into the configuration; what was wrong with it otherwise.
 std::optional<std::string> split_url(std::string_view url, KubeConfig& out) {
-  constexpr std::string_view kScheme = "https://";
   if (url.starts_with("http://")) return "the API server is spoken to over TLS only; write https://";
-  if (!url.starts_with(kScheme)) return "expected https://HOST[:PORT]";
-  url.remove_prefix(kScheme.size());
   if (url.find_first_of("?#@ \t\r\n") != std::string_view::npos)
     return "expected https://HOST[:PORT][/PATH] without user, query, fragment or spaces";
-  const std::size_t slash = url.find('/');
-  if (slash != std::string_view::npos) {
-    std::string_view path = url.substr(slash);
-    while (path.ends_with('/')) path.remove_suffix(1);
-    out.base_path = path;
-    url = url.substr(0, slash);
-  }
-  std::string_view port;
-  if (url.starts_with('[')) {
-    const std::size_t end = url.find(']');
-    if (end == std::string_view::npos || !IpAddress::parse(std::string(url.substr(1, end - 1))))
-      return "expected an IPv6 address in the brackets";
-    out.host = url.substr(1, end - 1);
-    port = url.substr(end + 1);
-  } else {
-    const std::size_t colon = url.find(':');
-    out.host = url.substr(0, colon);
-    if (colon != std::string_view::npos) port = url.substr(colon);
-  }
-  if (out.host.empty()) return "expected https://HOST[:PORT] with a host name or address";
-  if (port.empty()) return std::nullopt;
-  const auto number = port_of(port.substr(1));
-  if (!port.starts_with(':') || !number) return "expected a port between 1 and 65535 after the host";
-  out.port = *number;
+  const auto parsed = parse_https_url(url);
+  if (!parsed) return parsed.error().message;
+  out.host = parsed->host;
+  out.port = parsed->port;
+  out.base_path = parsed->path;
+  while (out.base_path.ends_with('/')) out.base_path.pop_back();
   return std::nullopt;
 }
 
