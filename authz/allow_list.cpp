@@ -1,6 +1,7 @@
 #include "authz/allow_list.hpp"
 
 #include <algorithm>
+#include <functional>
 
 #include "authz/cluster.hpp"
 
@@ -22,14 +23,19 @@ bool AllowDirection::isolated(Plane plane) const {
   return std::any_of(isolating.begin(), isolating.end(), [plane](const IsolatingPolicy& policy) { return counts_in(plane, policy); });
 }
 
+bool AllowList::allows_trust_domain(std::string_view domain) const {
+  return std::binary_search(trust_domains.begin(), trust_domains.end(), domain, std::less<>());
+}
+
 bool AllowList::operator==(const AllowList& other) const {
   const auto same = [](const auto& a, const auto& b) { return *a == *b; };
-  return ingress == other.ingress && egress == other.egress &&
+  return ingress == other.ingress && egress == other.egress && trust_domains == other.trust_domains &&
          std::equal(peer_sets.begin(), peer_sets.end(), other.peer_sets.begin(), other.peer_sets.end(), same);
 }
 
 std::string text_of(const AllowList& list, const AllowedPeer& peer) {
   if (const auto* set = std::get_if<PeerSetRef>(&peer.peer)) return text_of(*list.peer_sets[set->index]);
+  if (const auto* listed = std::get_if<SpiffeIdPeer>(&peer.peer)) return listed->id;
   const auto* block = std::get_if<IpBlock>(&peer.peer);
   return block != nullptr ? text_of(*block) : "anybody";
 }

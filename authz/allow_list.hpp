@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -36,9 +37,15 @@ struct PeerSetRef {
   bool operator==(const PeerSetRef&) const = default;
 };
 
+// One SPIFFE ID that no pod of the cluster has: of another trust domain, or of a path that is no pod's. Whatever its address.
+struct SpiffeIdPeer {
+  std::string id;
+  bool operator==(const SpiffeIdPeer&) const = default;
+};
+
 struct AllowedPeer {
   RuleOrigin origin;
-  std::variant<AnyPeer, IpBlock, PeerSetRef> peer;
+  std::variant<AnyPeer, IpBlock, PeerSetRef, SpiffeIdPeer> peer;
 
   bool operator==(const AllowedPeer&) const = default;
 };
@@ -83,7 +90,10 @@ struct AllowList {
   AllowDirection ingress;
   AllowDirection egress;
   std::vector<std::shared_ptr<const PeerSet>> peer_sets;  // in the order of first use
+  // Other trust domains whose IDs count as a source that rules for any source and for addresses may match; sorted, each once.
+  std::vector<std::string> trust_domains;
 
+  bool allows_trust_domain(std::string_view domain) const;
   const AllowDirection& direction(PolicyDirection direction) const { return direction == PolicyDirection::ingress ? ingress : egress; }
   // By content, also of the peer sets.
   bool operator==(const AllowList& other) const;

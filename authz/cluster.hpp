@@ -34,8 +34,9 @@ inline constexpr std::string_view namespace_name_label = "kubernetes.io/metadata
 struct Namespace {
   std::string name;
   Labels labels;
-  std::optional<EnforcementMode> mode;  // absent: the mesh's
-  std::optional<MtlsMode> mtls;         // absent: the mesh's
+  std::optional<EnforcementMode> mode;                // absent: the mesh's
+  std::optional<MtlsMode> mtls;                       // absent: the mesh's
+  std::vector<std::string> allow_trust_domains = {};  // others than the mesh's; sorted, each once
 
   bool operator==(const Namespace&) const = default;
 };

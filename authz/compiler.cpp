@@ -48,6 +48,7 @@ class Lists {
     const auto& rules = policy.rules(direction);
     for (std::uint32_t i = 0; i < rules.size(); ++i) {
       AllowRule rule = compile(policy, i, rules[i]);
+      if (direction == PolicyDirection::ingress) add_spiffe_ids(policy, i, rule);
       rule.audit = audit;
       rule.replaced = replaced;
       to.rules.push_back(std::move(rule));
@@ -58,6 +59,7 @@ class Lists {
     rules_.list.ingress.default_deny = mode;
     rules_.list.egress.default_deny = mode;
   }
+  void set_trust_domains(std::vector<std::string> domains) { rules_.list.trust_domains = std::move(domains); }
   PolicyRules take() { return std::move(rules_); }
 
  private:
@@ -74,6 +76,11 @@ class Lists {
       }
     }
     return result;
+  }
+
+  static void add_spiffe_ids(const NetworkPolicy& policy, std::uint32_t position, AllowRule& rule) {
+    const RuleOrigin origin{.ns = policy.ns, .policy = policy.name, .rule = position, .peer = RuleOrigin::annotation};
+    for (const std::string& id : policy.allow_spiffe_ids) rule.peers.push_back({.origin = origin, .peer = SpiffeIdPeer{id}});
   }
 
   PeerSetRef reference(const std::string& policy_ns, const PolicyPeer& peer) {
@@ -128,8 +135,13 @@ PolicyRules rules_of(const ClusterView& view, const MeshSettings& settings, cons
       lists.add(*policy, direction, audit, replaced.contains(policy->name));
     }
   }
+  const auto ns = view.namespaces.find(workload.ns);
+  if (ns != view.namespaces.end()) {
+    std::vector<std::string> others = ns->second.allow_trust_domains;
+    std::erase(others, settings.trust_domain.text());  // whose IDs are pods, or nobody
+    lists.set_trust_domains(std::move(others));
+  }
   if (settings.default_policy == DefaultPolicy::deny && workload.meshed) {
-    const auto ns = view.namespaces.find(workload.ns);
     const bool audit = settings.audit || (ns != view.namespaces.end() && ns->second.mode == EnforcementMode::audit);
     lists.set_default_deny(audit ? EnforcementMode::audit : EnforcementMode::enforce);
   }

@@ -26,10 +26,27 @@ Decision decision_of(const DecisionIndex& index, Plane plane, RuleRank winner, B
   return {.allowed = otherwise != Basis::no_rule, .basis = otherwise};
 }
 
+Decision decision_of_outsider(const DecisionIndex& index, Plane plane, RuleRank winner, bool domain_allowed) {
+  if (winner == no_rank && !domain_allowed) return {.allowed = false, .basis = Basis::outsider};
+  return decision_of(index, plane, winner, Basis::no_rule);
+}
+
+// Other trust domains are off by default: not even a pod that is open, or a rule for any source, is open to their IDs.
+Verdict decide_outsider(const PolicySnapshot& snapshot, PolicyDirection direction, const Peer& peer, Port port, Protocol protocol) {
+  const AllowList& list = snapshot.allow_list();
+  const bool ingress = direction == PolicyDirection::ingress;
+  const bool domain_allowed = ingress && list.allows_trust_domain(peer.outsider->trust_domain());
+  const DecisionIndex& index = snapshot.index(direction);
+  const Winners winners = index.find_outsider(peer.outsider->text(), domain_allowed, peer.address, port, protocol);
+  return {.enforced = decision_of_outsider(index, Plane::enforced, winners.enforced, domain_allowed),
+          .pending = decision_of_outsider(index, Plane::pending, winners.pending, domain_allowed)};
+}
+
 }  // namespace
 
 Verdict decide(const PolicySnapshot* snapshot, PolicyDirection direction, const Peer& peer, Port port, Protocol protocol) {
   if (snapshot == nullptr) return {};
+  if (peer.outsider != nullptr) return decide_outsider(*snapshot, direction, peer, port, protocol);
   const DecisionIndex& index = snapshot->index(direction);
   if (!index.isolated(Plane::enforced) && !index.isolated(Plane::pending)) {
     const Decision open{.allowed = true, .basis = Basis::not_isolated};

@@ -23,6 +23,7 @@ class DecisionIndexBuilder {
     build_any();
     build_classes();
     build_blocks();
+    for (const auto& [id, items] : items_of_id_) index_.spiffe_ids_.emplace(id, merge(items, profiles_.front()));
   }
 
  private:
@@ -42,6 +43,8 @@ class DecisionIndexBuilder {
         index_.origins_.push_back(&peer.origin);
         if (const auto* set = std::get_if<PeerSetRef>(&peer.peer)) {
           items_of_set_[set->index].push_back(item);
+        } else if (const auto* listed = std::get_if<SpiffeIdPeer>(&peer.peer)) {
+          items_of_id_[listed->id].push_back(item);
         } else if (const auto* block = std::get_if<IpBlock>(&peer.peer)) {
           items_of_block_[canonical(*block)].push_back(item);
         } else {
@@ -193,6 +196,7 @@ class DecisionIndexBuilder {
   std::vector<Item> any_items_;
   std::vector<std::vector<Item>> items_of_set_;
   std::map<IpBlock, std::vector<Item>> items_of_block_;
+  std::map<std::string, std::vector<Item>> items_of_id_;
   std::vector<NamedPortKey> port_names_;  // sorted
   std::vector<Profile> profiles_;
 };
@@ -216,6 +220,16 @@ Winners DecisionIndex::find(std::optional<std::uint32_t> workload, bool in_peer_
   improve(winners, any_[profile], port, protocol);
   if (workload && in_peer_sets) improve(winners, classes_[class_of_[*workload]], port, protocol);
   improve(winners, block_classes_[blocks_.find(address) * any_.size() + profile], port, protocol);
+  return winners;
+}
+
+Winners DecisionIndex::find_outsider(const std::string& id, bool domain_allowed, const IpAddress& address, Port port,
+                                     Protocol protocol) const {
+  Winners winners;
+  if (const auto listed = spiffe_ids_.find(id); listed != spiffe_ids_.end()) improve(winners, listed->second, port, protocol);
+  if (!domain_allowed) return winners;
+  improve(winners, any_.front(), port, protocol);
+  improve(winners, block_classes_[blocks_.find(address) * any_.size()], port, protocol);
   return winners;
 }
 

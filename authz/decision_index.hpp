@@ -8,6 +8,8 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "authz/allow_list.hpp"
@@ -35,6 +37,9 @@ class DecisionIndex {
   bool has_named_ports() const { return !profile_of_.empty(); }
   // `workload` is the pod at the other end, as an index into the topology; `in_peer_sets`: it is one that selectors may match.
   Winners find(std::optional<std::uint32_t> workload, bool in_peer_sets, const IpAddress& address, Port port, Protocol protocol) const;
+  // The same for an authenticated SPIFFE ID that is no pod's: rules that list it, and, where its trust domain is allowed, those for any
+  // source and for its address. Never what selects pods.
+  Winners find_outsider(const std::string& id, bool domain_allowed, const IpAddress& address, Port port, Protocol protocol) const;
   // REQUIRES: a rank that find() returned.
   const RuleOrigin& origin(RuleRank rank) const { return *origins_[rank]; }
 
@@ -58,6 +63,7 @@ class DecisionIndex {
   std::vector<PlaneMaps> any_;             // by profile
   std::vector<std::uint32_t> class_of_;    // by workload; 0: in no peer set
   std::vector<PlaneMaps> classes_;
+  std::unordered_map<std::string, PlaneMaps> spiffe_ids_;
   BlockTable blocks_;
   std::vector<PlaneMaps> block_classes_;  // by address class * number of profiles + profile
 };

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <charconv>
 
+#include "base/spiffe_id.hpp"
+
 namespace postern {
 namespace {
 
@@ -82,6 +84,44 @@ std::vector<std::string> Annotations::replaces(std::string_view self) const {
   std::sort(out.begin(), out.end());
   out.erase(std::unique(out.begin(), out.end()), out.end());
   return out;
+}
+
+std::vector<std::string> Annotations::names(std::string_view name, std::size_t most, std::string_view expected,
+                                            std::string (*fault)(std::string_view)) const {
+  const std::string* value = find(name);
+  std::vector<std::string> out;
+  if (value == nullptr) return out;
+  for (const std::string_view item : split_commas(*value)) {
+    if (const std::string why = fault(item); !why.empty()) {
+      refuse(name, *value, std::string(expected) + "; " + shown(item) + " is none: " + why);
+      return {};
+    }
+    out.emplace_back(item);
+  }
+  std::sort(out.begin(), out.end());
+  out.erase(std::unique(out.begin(), out.end()), out.end());
+  if (out.size() <= most) return out;
+  refuse(name, *value, "at most " + std::to_string(most) + " of them; found " + std::to_string(out.size()));
+  return {};
+}
+
+std::vector<std::string> Annotations::allow_trust_domains() const {
+  return names("postern.dev/allow-trust-domain", max_allowed_trust_domains,
+               "names of trust domains with commas between them, such as \"partner.example\"", [](std::string_view item) {
+                 const auto domain = TrustDomain::parse(item);
+                 return domain ? std::string() : domain.error().message;
+               });
+}
+
+std::vector<std::string> Annotations::allow_spiffe_ids() const {
+  return names(allow_spiffe_ids_annotation, max_allowed_spiffe_ids,
+               "whole SPIFFE IDs with commas between them, such as \"spiffe://partner.example/billing\"", [](std::string_view item) {
+                 if (item.find('*') != std::string_view::npos) return std::string("there are no wildcards; list each SPIFFE ID");
+                 const auto id = SpiffeId::parse(item);
+                 if (!id) return id.error().message;
+                 return id->path().empty() ? std::string("it names a trust domain; put postern.dev/allow-trust-domain on the namespace")
+                                           : std::string();
+               });
 }
 
 bool Annotations::injected() const {

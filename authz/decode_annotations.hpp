@@ -19,6 +19,9 @@ struct MtlsAnnotation {
   std::vector<std::pair<Port, MtlsMode>> ports;
 };
 
+inline constexpr std::size_t max_allowed_trust_domains = 64;  // of one namespace
+inline constexpr std::size_t max_allowed_spiffe_ids = 64;     // of one policy
+
 class Annotations {
  public:
   explicit Annotations(const Field& object);
@@ -27,6 +30,11 @@ class Annotations {
   std::optional<EnforcementMode> enforcement() const;
   // postern.dev/replaces: names of NetworkPolicies with commas, none of them `self`. Sorted, each once.
   std::vector<std::string> replaces(std::string_view self) const;
+  // postern.dev/allow-trust-domain: trust domains with commas (SPIFFE-ID section 2.1). Sorted, each once; at most
+  // max_allowed_trust_domains.
+  std::vector<std::string> allow_trust_domains() const;
+  // postern.dev/allow-spiffe-ids: whole SPIFFE IDs with a path, with commas. Sorted, each once; at most max_allowed_spiffe_ids.
+  std::vector<std::string> allow_spiffe_ids() const;
   // postern.dev/injected: "true" | "false"
   bool injected() const;
   // postern.dev/mtls: a mode, <port>=<mode>, or several of them with commas; at most one mode without a port.
@@ -45,6 +53,9 @@ class Annotations {
   void refuse(std::string_view name, std::string_view value, std::string_view expected) const;
 
  private:
+  // The items of a list with commas, sorted, each once; `fault` says what is wrong with one of them, "" where nothing is.
+  std::vector<std::string> names(std::string_view name, std::size_t most, std::string_view expected,
+                                 std::string (*fault)(std::string_view)) const;
   std::vector<Port> ports(std::string_view name) const;
 
   Field field_;

@@ -16,7 +16,8 @@ Namespace decode_namespace(const Field& object) {
   MtlsAnnotation mtls = annotations.mtls();
   out.mtls = mtls.mode;
   if (!mtls.ports.empty()) object["metadata"]["annotations"].refuse("postern.dev/mtls of a namespace names no ports; set it on the pods");
-  annotations.warn_unknown({"enforcement", "mtls"});
+  out.allow_trust_domains = annotations.allow_trust_domains();
+  annotations.warn_unknown({"enforcement", "mtls", "allow-trust-domain"});
   return out;
 }
 

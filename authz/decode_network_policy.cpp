@@ -157,7 +157,8 @@ NetworkPolicy decode_network_policy(const Field& object) {
   const Annotations annotations(object);
   out.mode = annotations.enforcement();
   out.replaces = annotations.replaces(out.name);
-  annotations.warn_unknown({"enforcement", "replaces"});
+  out.allow_spiffe_ids = annotations.allow_spiffe_ids();
+  annotations.warn_unknown({"enforcement", "replaces", "allow-spiffe-ids"});
 
   const Field spec = object["spec"];
   spec.expect_only({"podSelector", "ingress", "egress", "policyTypes"});
@@ -165,6 +166,10 @@ NetworkPolicy decode_network_policy(const Field& object) {
   out.ingress = decode_rules(spec["ingress"], "from");
   out.egress = decode_rules(spec["egress"], "to");
   decode_policy_types(spec["policyTypes"], out);
+  if (!out.allow_spiffe_ids.empty() && (!out.isolates_ingress || out.ingress.empty())) {
+    object["metadata"]["annotations"].warn(std::string(allow_spiffe_ids_annotation) +
+                                           " allows nobody: it adds peers to ingress rules, and this policy has none in force");
+  }
   return out;
 }
 

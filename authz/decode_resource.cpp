@@ -10,6 +10,7 @@
 #include "authz/mesh_names.hpp"
 #include "authz/resource.hpp"
 #include "base/certificate_serial.hpp"
+#include "base/federated_bundle.hpp"
 
 namespace postern {
 namespace {
@@ -110,6 +111,18 @@ void expect_ascending(const Field& field, const std::vector<Item>& items) {
   if (unordered != items.end()) field.refuse("must be sorted, each once");
 }
 
+std::string spiffe_id_of(const Field& field) {
+  std::string text = required(field);
+  if (const auto id = SpiffeId::parse(text); !id) field.refuse("Invalid value: " + id.error().message);
+  return text;
+}
+
+std::string trust_domain_of(const Field& field) {
+  std::string text = required(field);
+  if (const auto domain = TrustDomain::parse(text); !domain) field.refuse("Invalid value: " + domain.error().message);
+  return text;
+}
+
 DeniedIdentities decode_denied(const Field& field) {
   field.expect_only({"serials", "spiffeIds"});
   DeniedIdentities out;
@@ -120,11 +133,7 @@ DeniedIdentities decode_denied(const Field& field) {
       one.refuse("Invalid value: " + shown(text) + ": expected an even number of upper-case hexadecimal digits");
     return text;
   });
-  out.spiffe_ids = list_of(field["spiffeIds"], [](const Field& one) {
-    std::string text = required(one);
-    if (const auto id = SpiffeId::parse(text); !id) one.refuse("Invalid value: " + id.error().message);
-    return text;
-  });
+  out.spiffe_ids = list_of(field["spiffeIds"], spiffe_id_of);
   expect_ascending(field["serials"], out.serials);
   expect_ascending(field["spiffeIds"], out.spiffe_ids);
   return out;
@@ -151,14 +160,19 @@ MeshSettings decode_settings(const Field& body) {
 }
 
 AllowedPeer decode_peer(const Field& field, const RuleOrigin& rule, std::size_t peer_sets) {
-  field.expect_only({"peer", "set", "cidr", "except"});
+  field.expect_only({"peer", "set", "cidr", "except", "spiffeId"});
   AllowedPeer out{.origin = rule, .peer = AnyPeer{}};
   const Field position = field["peer"];
   if (position.present()) out.origin.peer = static_cast<std::int32_t>(index_of(position, std::numeric_limits<std::int32_t>::max()));
   const Field set = field["set"];
   const Field block = field["cidr"];
-  if (set.present() && block.present()) field.refuse("names both a peer set and a block");
-  if (set.present()) {
+  const Field listed = field["spiffeId"];
+  if (set.present() + block.present() + listed.present() > 1) field.refuse("names more than one of a peer set, a block and a SPIFFE ID");
+  if (listed.present()) {
+    if (position.present()) position.refuse("a SPIFFE ID is none of the rule's own peers");
+    out.origin.peer = RuleOrigin::annotation;
+    out.peer = SpiffeIdPeer{spiffe_id_of(listed)};
+  } else if (set.present()) {
     out.peer = PeerSetRef{index_of(set, static_cast<std::int64_t>(peer_sets) - 1)};
   } else if (block.present()) {
     IpBlock value{.cidr = cidr_of(block), .except = list_of(field["except"], cidr_of)};
@@ -201,9 +215,11 @@ AllowDirection decode_direction(const Field& field, std::size_t peer_sets) {
 }
 
 AllowListRecord decode_allow_list(const Field& body) {
-  body.expect_only({"peerSets", "ingress", "egress"});
+  body.expect_only({"peerSets", "trustDomains", "ingress", "egress"});
   AllowListRecord out;
   out.peer_sets = list_of(body["peerSets"], required);
+  out.list.trust_domains = list_of(body["trustDomains"], trust_domain_of);
+  expect_ascending(body["trustDomains"], out.list.trust_domains);
   out.list.ingress = decode_direction(body["ingress"], out.peer_sets.size());
   out.list.egress = decode_direction(body["egress"], out.peer_sets.size());
   return out;
@@ -343,6 +359,20 @@ bool read(SnapshotParts& parts, std::string_view name, const Field& body) {
     if (decoding.ok()) parts.pods.insert_or_assign(std::move(key), std::move(pod));
     return true;
   }
+  if (name.starts_with(federated_bundle_prefix)) {
+    const std::string domain(name.substr(federated_bundle_prefix.size()));
+    if (const auto parsed = TrustDomain::parse(domain); !parsed) body.refuse("is named after no trust domain: " + parsed.error().message);
+    body.expect_only({"sequence", "roots"});
+    const Field sequence = body["sequence"];
+    const auto number = sequence.integer();
+    if (number && *number < 0) sequence.refuse("expected a number from 0");
+    FederatedBundleRecord bundle{.sequence = std::nullopt, .roots = required(body["roots"])};
+    if (number) bundle.sequence = static_cast<std::uint64_t>(*number);
+    if (decoding.ok() && !parts.federated_bundles.contains(domain) && parts.federated_bundles.size() >= max_federated_bundles)
+      body.refuse("more than " + std::to_string(max_federated_bundles) + " trust domains");
+    if (decoding.ok()) parts.federated_bundles.insert_or_assign(domain, std::move(bundle));
+    return true;
+  }
   if (name == trust_bundle_name) {
     body.expect_only({"sequence", "roots"});
     const auto sequence = body["sequence"].integer().value_or(-1);
@@ -399,6 +429,7 @@ void remove_from(SnapshotParts& parts, std::string_view name) {
   if (name == "probes") parts.probe_ports.clear();
   if (name == "nodes") parts.nodes.clear();
   if (name == trust_bundle_name) parts.trust_bundle.reset();
+  if (name.starts_with(federated_bundle_prefix)) parts.federated_bundles.erase(std::string(name.substr(federated_bundle_prefix.size())));
   if (name.starts_with(kPeerSet)) parts.peer_sets.erase(std::string(name.substr(kPeerSet.size())));
   const bool is_pod = name.starts_with(kPod);
   if (!is_pod && !name.starts_with(kService)) return;

@@ -11,6 +11,8 @@ class Walk {
   Walk(const PolicySnapshot& snapshot, PolicyDirection direction, const Peer& peer, Port port, Protocol protocol)
       : snapshot_(snapshot), direction_(direction), peer_(peer), port_(port), protocol_(protocol) {
     const Topology& topology = snapshot.topology();
+    domain_allowed_ = peer.outsider != nullptr && direction == PolicyDirection::ingress &&
+                      snapshot.allow_list().allows_trust_domain(peer.outsider->trust_domain());
     if (peer.workload != nullptr && !peer.workload->host_network) member_ = topology.index_of(*peer.workload);
     if (direction == PolicyDirection::ingress) {
       destination_ = &snapshot.self();
@@ -27,7 +29,11 @@ class Walk {
                          .replaced = rule.replaced,
                          .peer = text_of(snapshot_.allow_list(), allowed),
                          .ports = {}};
-    if (const auto* set = std::get_if<PeerSetRef>(&allowed.peer)) {
+    if (const auto* listed = std::get_if<SpiffeIdPeer>(&allowed.peer)) {
+      result.peer_matches = peer_.outsider != nullptr && peer_.outsider->text() == listed->id;
+    } else if (peer_.outsider != nullptr && !domain_allowed_) {
+      result.peer_matches = false;
+    } else if (const auto* set = std::get_if<PeerSetRef>(&allowed.peer)) {
       const PeerSet& members = *snapshot_.allow_list().peer_sets[set->index];
       result.peer_matches = peer_.matches_peer_sets && member_ && members.contains(*member_);
     } else if (const auto* block = std::get_if<IpBlock>(&allowed.peer)) {
@@ -42,7 +48,9 @@ class Walk {
     return result;
   }
 
-  Basis node_basis() const {
+  // What it rests on where no rule matches.
+  Basis otherwise() const {
+    if (peer_.outsider != nullptr) return domain_allowed_ ? Basis::no_rule : Basis::outsider;
     const bool is_pod = peer_.workload != nullptr && !peer_.workload->host_network;
     const NodeTraffic mode = snapshot_.settings().node_traffic;
     if (is_pod || !snapshot_.is_own_node(peer_.address) || mode == NodeTraffic::none) return Basis::no_rule;
@@ -79,18 +87,19 @@ class Walk {
   const Peer& peer_;
   Port port_;
   Protocol protocol_;
+  bool domain_allowed_ = false;            // of the outsider's trust domain
   std::optional<std::uint32_t> member_;    // the peer, if selectors can match it
   const Workload* destination_ = nullptr;  // where named ports resolve; null: they do not
 };
 
 Decision decision_of(const Explanation& explanation, bool isolated, Plane plane, Basis otherwise) {
-  if (!isolated) return {.allowed = true, .basis = Basis::not_isolated};
+  if (!isolated && otherwise != Basis::outsider) return {.allowed = true, .basis = Basis::not_isolated};
   for (const ExplainedRule& rule : explanation.rules) {
     if (rule.matches() && counts_in(plane, rule)) {
       return {.allowed = true, .basis = Basis::rule, .origin = rule.origin};
     }
   }
-  return {.allowed = otherwise != Basis::no_rule, .basis = otherwise};
+  return {.allowed = otherwise != Basis::no_rule && otherwise != Basis::outsider, .basis = otherwise};
 }
 
 // Why the policy does not count in both planes; "" where it does.
@@ -108,6 +117,9 @@ std::string text_of(const Decision& decision, PolicyDirection direction) {
     case Basis::node: return word + ": the pod's own node (nodeTraffic: all)";
     case Basis::no_rule: return word + ": the pod is isolated, and no rule matches";
     case Basis::no_policy: return word + ": no policy has arrived yet";
+    case Basis::outsider:
+      return word + ": a SPIFFE ID that is no pod's, and neither the namespace's postern.dev/allow-trust-domain nor a policy's " +
+             std::string(allow_spiffe_ids_annotation) + " allows it";
   }
   return word;
 }
@@ -121,7 +133,7 @@ Explanation explain(const PolicySnapshot& snapshot, PolicyDirection direction, c
   for (const AllowRule& rule : list.rules) {
     for (const AllowedPeer& allowed : rule.peers) result.rules.push_back(walk.look_at(rule, allowed));
   }
-  const Basis otherwise = walk.node_basis();
+  const Basis otherwise = walk.otherwise();
   result.verdict.enforced = decision_of(result, list.isolated(Plane::enforced), Plane::enforced, otherwise);
   result.verdict.pending = decision_of(result, list.isolated(Plane::pending), Plane::pending, otherwise);
   return result;

@@ -57,9 +57,10 @@ struct PolicyRule {
 struct NetworkPolicy {
   std::string ns;
   std::string name;
-  std::int64_t generation = 0;          // metadata.generation; 0 when the manifest has none
-  std::optional<EnforcementMode> mode;  // absent: the namespace's
-  std::vector<std::string> replaces;    // policies of its namespace that the pending verdict leaves out while this one is in audit
+  std::int64_t generation = 0;                // metadata.generation; 0 when the manifest has none
+  std::optional<EnforcementMode> mode;        // absent: the namespace's
+  std::vector<std::string> replaces;          // policies of its namespace that the pending verdict leaves out while this one is in audit
+  std::vector<std::string> allow_spiffe_ids;  // peers of each ingress rule beside the rule's own; sorted, each once
   LabelSelector pod_selector;
   bool isolates_ingress = true;  // spec.policyTypes contains Ingress
   bool isolates_egress = false;  // spec.policyTypes contains Egress

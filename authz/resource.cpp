@@ -55,7 +55,9 @@ void write_policy_port(JsonWriter& json, const PolicyPort& port) {
 void write_peer(JsonWriter& json, const AllowedPeer& peer) {
   json.begin_object();
   if (peer.origin.peer >= 0) json.field("peer", peer.origin.peer);
-  if (const auto* set = std::get_if<PeerSetRef>(&peer.peer)) {
+  if (const auto* listed = std::get_if<SpiffeIdPeer>(&peer.peer)) {
+    json.field("spiffeId", listed->id);
+  } else if (const auto* set = std::get_if<PeerSetRef>(&peer.peer)) {
     json.field("set", set->index);
   } else if (const auto* block = std::get_if<IpBlock>(&peer.peer)) {
     json.field("cidr", block->cidr.text());
@@ -98,6 +100,10 @@ std::string pod_resource_name(const WorkloadKey& key) { return "pod/" + key.text
 std::string service_resource_name(const ObjectKey& key) { return "service/" + key.text(); }
 std::string peer_set_resource_name(std::string_view id) { return "peer-set/" + std::string(id); }
 
+std::string federated_bundle_resource_name(std::string_view trust_domain) {
+  return std::string(federated_bundle_prefix) + std::string(trust_domain);
+}
+
 std::string encode(const MeshSettings& settings) {
   JsonWriter json;
   json.begin_object().field("trustDomain", settings.trust_domain.text());
@@ -119,6 +125,7 @@ std::string encode(const AllowListRecord& record) {
   JsonWriter json;
   json.begin_object();
   list(json, "peerSets", record.peer_sets, write_text);
+  list(json, "trustDomains", record.list.trust_domains, write_text);
   write_direction(json, "ingress", record.list.ingress);
   write_direction(json, "egress", record.list.egress);
   return json.end_object().take();
@@ -181,6 +188,13 @@ std::string encode_probes(const std::vector<ProbePort>& probes) {
 std::string encode_trust_bundle(std::uint64_t sequence, std::string_view roots_pem) {
   JsonWriter json;
   return json.begin_object().field("sequence", sequence).field("roots", roots_pem).end_object().take();
+}
+
+std::string encode(const FederatedBundleRecord& bundle) {
+  JsonWriter json;
+  json.begin_object();
+  if (bundle.sequence) json.field("sequence", *bundle.sequence);
+  return json.field("roots", bundle.roots).end_object().take();
 }
 
 std::string encode_nodes(const std::vector<IpAddress>& nodes) {

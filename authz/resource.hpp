@@ -1,8 +1,8 @@
 // Resource: one named piece of a sidecar's state as it travels over the control plane's stream and lies in the sidecar's state file.
 //
 // Names: "settings", "allow-list" and "probes" (the receiver's own), "peer-set/<id>", "pod/<namespace>/<name>",
-// "service/<namespace>/<name>", "nodes", "trust-bundle". The body is JSON, written the same way every time, so that equal content has an
-// equal hash.
+// "service/<namespace>/<name>", "nodes", "trust-bundle", "federated-bundle/<trust domain>". The body is JSON, written the same way every
+// time, so that equal content has an equal hash.
 #pragma once
 
 #include <memory>
@@ -31,6 +31,8 @@ std::string service_resource_name(const ObjectKey& key);
 std::string peer_set_resource_name(std::string_view id);
 
 inline constexpr std::string_view trust_bundle_name = "trust-bundle";
+inline constexpr std::string_view federated_bundle_prefix = "federated-bundle/";
+std::string federated_bundle_resource_name(std::string_view trust_domain);
 inline constexpr std::size_t resource_name_bytes = 512;
 inline constexpr std::size_t resource_hash_bytes = 128;
 
@@ -43,6 +45,7 @@ std::string encode(const PodRecord& pod);
 std::string encode(const ServiceRecord& service);
 std::string encode_probes(const std::vector<ProbePort>& probes);
 std::string encode_trust_bundle(std::uint64_t sequence, std::string_view roots_pem);
+std::string encode(const FederatedBundleRecord& bundle);
 std::string encode_nodes(const std::vector<IpAddress>& nodes);
 
 // Reads one resource into the part that its name says. An unknown kind of name, an unknown field, a value that is not what it must be, or

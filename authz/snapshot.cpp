@@ -22,6 +22,8 @@ std::string_view name_of(IdentityError error) {
   return "";
 }
 
+bool is_outsider(IdentityError error) { return error == IdentityError::wrong_trust_domain || error == IdentityError::not_a_workload; }
+
 PolicySnapshot::PolicySnapshot(std::uint64_t generation, std::chrono::system_clock::time_point made_at, MeshSettings settings,
                                std::shared_ptr<const Topology> topology, const Workload& self, AllowList list)
     : generation_(generation),

@@ -66,6 +66,8 @@ enum class IdentityError : std::uint8_t {
   address_mismatch,  // an ID without /pod/: the source address is not a pod of that account
 };
 std::string_view name_of(IdentityError error);
+// Of another trust domain, or of a path that no pod has. Not: the ID of a pod that is gone, or that comes from elsewhere.
+bool is_outsider(IdentityError error);
 
 struct IdentityLookup {
   const Workload* workload = nullptr;
@@ -78,6 +80,9 @@ struct Peer {
   IpAddress address;
   // False for plaintext in strict mode: then only ipBlock and "any" rules can match (architecture section 2b).
   bool matches_peer_sets = true;
+  // An authenticated SPIFFE ID that is no pod's of this cluster (is_outsider); `workload` is null then. Refused unless a rule lists it, or
+  // its trust domain is allowed; it never matches what selects pods.
+  const SpiffeId* outsider = nullptr;
 };
 
 class PolicySnapshot {

@@ -55,6 +55,14 @@ struct TrustBundleRecord {
   bool operator==(const TrustBundleRecord&) const = default;
 };
 
+// The roots of another trust domain, which control fetched or read. They decide nothing here, either.
+struct FederatedBundleRecord {
+  std::optional<std::uint64_t> sequence;  // spiffe_sequence: of two, the larger is the newer
+  std::string roots;                      // PEM
+
+  bool operator==(const FederatedBundleRecord&) const = default;
+};
+
 // The mesh's settings as one sidecar needs them: settings.node_addresses are those of its own node.
 struct SnapshotParts {
   WorkloadKey self;
@@ -65,6 +73,7 @@ struct SnapshotParts {
   std::map<WorkloadKey, PodRecord> pods;           // self, and all members, endpoints and looked-up peers
   std::map<ObjectKey, ServiceRecord> services;
   std::optional<TrustBundleRecord> trust_bundle = {};
+  std::map<std::string, FederatedBundleRecord> federated_bundles = {};  // by trust domain
   std::vector<IpAddress> nodes;  // addresses of the cluster's nodes that are known; NodePorts are resolved there
 
   bool operator==(const SnapshotParts&) const = default;

@@ -18,12 +18,14 @@ std::string_view name_of(Basis basis) {
     case Basis::node: return "node";
     case Basis::no_rule: return "no_rule";
     case Basis::no_policy: return "no_policy";
+    case Basis::outsider: return "outsider";
   }
   return "";
 }
 
 std::string text_of(const RuleOrigin& origin, PolicyDirection direction) {
   std::string text = origin.ns + "/" + origin.policy + " " + std::string(name_of(direction)) + "[" + std::to_string(origin.rule) + "]";
+  if (origin.peer == RuleOrigin::annotation) return text + " by " + std::string(allow_spiffe_ids_annotation);
   if (origin.peer < 0) return text;
   text += direction == PolicyDirection::ingress ? ".from[" : ".to[";
   return text + std::to_string(origin.peer) + "]";

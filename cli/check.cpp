@@ -22,6 +22,25 @@ bool selects_anyone(const NetworkPolicy& policy, const ClusterView& view) {
   });
 }
 
+// Whether the pod's sidecar takes SPIFFE mTLS without Postern's ALPN at any port: callers of other trust domains speak no other.
+bool takes_spiffe(const Pod& pod, const ClusterView& view) {
+  const auto is_spiffe = [](const auto& entry) { return entry.second == MtlsMode::spiffe; };
+  if (std::any_of(pod.workload.port_mtls.begin(), pod.workload.port_mtls.end(), is_spiffe)) return true;
+  const auto ns = view.namespaces.find(pod.workload.ns);
+  const auto inherited = ns == view.namespaces.end() ? std::nullopt : ns->second.mtls;
+  return (pod.mtls ? pod.mtls : inherited) == MtlsMode::spiffe;
+}
+
+// A pod that the policy selects, and that hears nobody of those whom it lists.
+const Pod* deaf_pod(const NetworkPolicy& policy, const ClusterView& view) {
+  for (const auto& [key, pod] : view.pods) {
+    const bool selected = key.ns == policy.ns && pod.workload.meshed && !pod.workload.host_network && !pod.ended() &&
+                          matches(policy.pod_selector, pod.labels);
+    if (selected && !takes_spiffe(pod, view)) return &pod;
+  }
+  return nullptr;
+}
+
 std::string counted(std::size_t count, std::string_view what) {
   const bool ends_in_y = what.ends_with('y');
   const std::string many = ends_in_y ? std::string(what.substr(0, what.size() - 1)) + "ies" : std::string(what) + "s";
@@ -51,6 +70,12 @@ int run(const Arguments& arguments) {
   for (const Warning& warning : manifests->warnings) std::cout << "warning: " << warning.text() << "\n";
   std::size_t warnings = manifests->warnings.size();
   for (const auto& [key, policy] : view.policies) {
+    const Pod* const deaf = policy.allow_spiffe_ids.empty() ? nullptr : deaf_pod(policy, view);
+    if (deaf != nullptr) {
+      std::cout << "warning: the NetworkPolicy " << key.text() << " allows SPIFFE IDs that are no pods', and the pod " << deaf->workload.ns
+                << "/" << deaf->workload.name << " takes SPIFFE mTLS at no port; put postern.dev/mtls: \"<port>=spiffe\" on it\n";
+      ++warnings;
+    }
     if (selects_anyone(policy, view)) continue;
     std::cout << "warning: the NetworkPolicy " << key.text() << " selects no pod of these manifests: " << text_of(policy.pod_selector)
               << "\n";

@@ -17,6 +17,14 @@ IpAddress address_of(const ConnectionEnd& end, std::optional<IpFamily> family) {
 }  // namespace
 
 Result<ConnectionEnd> find_end(std::string_view asked, const ClusterView& view, const Topology& topology) {
+  if (asked.starts_with("spiffe:")) {
+    const auto sign = std::min(asked.find('@'), asked.size());
+    const auto id = SpiffeId::parse(asked.substr(0, sign));
+    if (!id) return Error{"'" + std::string(asked) + "': " + id.error().message, ""};
+    const auto address = sign == asked.size() ? IpAddress::parse("0.0.0.0") : IpAddress::parse(asked.substr(sign + 1));
+    if (!address) return Error{"'" + std::string(asked) + "': expected an IP address behind the @", ""};
+    return ConnectionEnd{.asked = std::string(asked), .pod = nullptr, .address = *address, .outsider = *id};
+  }
   const auto slash = asked.find('/');
   if (slash == std::string_view::npos) {
     const auto address = IpAddress::parse(asked);

@@ -14,14 +14,16 @@
 namespace postern::cli {
 
 struct ConnectionEnd {
-  std::string asked;                 // as it was asked for
-  const Workload* pod = nullptr;     // null: an address that is no pod's
-  std::optional<IpAddress> address;  // as it was asked for; none for a pod asked for by name
+  std::string asked;                      // as it was asked for
+  const Workload* pod = nullptr;          // null: an address that is no pod's
+  std::optional<IpAddress> address;       // as it was asked for; none for a pod asked for by name
+  std::optional<SpiffeId> outsider = {};  // an authenticated SPIFFE ID that is no pod's; `address` is 0.0.0.0 where none was given
 
   bool operator==(const ConnectionEnd&) const = default;
 };
 
-// "namespace/pod", or an IP address; an address that a pod has is that pod.
+// "namespace/pod", or an IP address; an address that a pod has is that pod. Or, of one who connects, the SPIFFE ID that it proved, which is
+// taken for no pod's, with its address where that matters: "spiffe://partner.example/billing@203.0.113.7".
 Result<ConnectionEnd> find_end(std::string_view asked, const ClusterView& view, const Topology& topology);
 
 // The addresses that the two ends use. Of a pod asked for by name, the one of the other end's family; between two such pods,

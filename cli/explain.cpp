@@ -41,6 +41,7 @@ class Side {
 };
 
 std::string described(const ConnectionEnd& end, const IpAddress& address) {
+  if (end.outsider) return end.asked;
   return end.pod == nullptr ? address.text() : end.pod->ns + "/" + end.pod->name + " (" + address.text() + ")";
 }
 
@@ -77,6 +78,7 @@ int run(const Arguments& arguments) {
   if (!from) return fail(from.error(), "--from");
   auto to = find_end(*arguments.get("--to"), manifests->cluster, *compiler.topology());
   if (!to) return fail(to.error(), "--to");
+  if (to->outsider) return fail(Error{"a SPIFFE ID says who connects, not to whom; expected namespace/pod or an IP address", ""}, "--to");
   if (*protocol == Protocol::tcp) {
     if (const auto resolved = resolve_service(compiler, *from, *to, *port); !resolved) return bad_input(command_name, resolved.error());
   }
@@ -90,7 +92,9 @@ int run(const Arguments& arguments) {
   }
   const auto egress = Side::of(compiler, PolicyDirection::egress, *from, {.workload = to->pod, .address = destination}, *port, *protocol);
   if (!egress) return bad_input(command_name, egress.error());
-  const auto ingress = Side::of(compiler, PolicyDirection::ingress, *to, {.workload = from->pod, .address = source}, *port, *protocol);
+  const auto ingress =
+      Side::of(compiler, PolicyDirection::ingress, *to,
+               {.workload = from->pod, .address = source, .outsider = from->outsider ? &*from->outsider : nullptr}, *port, *protocol);
   if (!ingress) return bad_input(command_name, ingress.error());
   std::cout << (egress->allowed() && ingress->allowed() ? "allow" : "deny") << "\n" << egress->text() << "\n" << ingress->text() << "\n";
   if (*protocol != Protocol::tcp) std::cout << "The proxy carries TCP only: it does not enforce rules for " << name_of(*protocol) << ".\n";
@@ -106,7 +110,7 @@ Command explain_command() {
               "Prints the verdict of both ends for one connection, the policies that isolate each end, and every rule that was\n"
               "looked at. The destination may also be an address of a Service.",
           .options = {{"--manifests", "PATH", "a YAML or JSON file, or a directory of them", true},
-                      {"--from", "END", "who connects: namespace/pod, or an IP address", true},
+                      {"--from", "END", "who connects: namespace/pod, an IP address, or a SPIFFE ID that is no pod's (ID[@ADDRESS])", true},
                       {"--to", "END", "to whom: namespace/pod, or an IP address", true},
                       {"--port", "N", "the destination port", true},
                       {"--protocol", "NAME", "TCP (the default), UDP or SCTP"}},

@@ -35,6 +35,8 @@ Result<Query> decode_query(const Document& document, const ClusterView& view, co
     if (asked == nullptr || !asked->is(Node::Kind::string)) return Error{"expected a string: namespace/pod or an IP address", name};
     auto found = find_end(asked->scalar, view, topology);
     if (!found) return Error{found.error().message, name};
+    if (found->outsider && name == std::string_view("to"))
+      return Error{"a SPIFFE ID says who connects; expected namespace/pod or an IP address", name};
     *end = std::move(*found);
   }
   const Node* port = field("port");
@@ -84,7 +86,10 @@ Result<void> answer(std::vector<Query>& queries, Compiler& compiler, PolicyDirec
     for (Query* query : asked) {
       const bool in = direction == PolicyDirection::ingress;
       const auto [from, to] = addresses_of(query->from, query->to);
-      const Peer peer{.workload = in ? query->from.pod : query->to.pod, .address = in ? from : to};
+      const bool outsider = in && query->from.outsider.has_value();
+      const Peer peer{.workload = in ? query->from.pod : query->to.pod,
+                      .address = in ? from : to,
+                      .outsider = outsider ? &*query->from.outsider : nullptr};
       (in ? query->ingress : query->egress) = decide(snapshot->get(), direction, peer, query->port, query->protocol).allowed();
     }
   }
@@ -122,7 +127,8 @@ Command verdicts_command() {
           "  {\"from\":\"shop/web\",\"to\":\"10.0.0.3\",\"port\":5432,\"protocol\":\"TCP\"}\n"
           "Prints one line per query, in order:\n"
           "  {\"egress\":\"allow\",\"ingress\":\"deny\",\"verdict\":\"deny\"}\n"
-          "An end outside the cluster restricts nothing. Policies in audit do not count.",
+          "An end outside the cluster restricts nothing. Policies in audit do not count. \"from\" may be a SPIFFE ID that is no pod's,\n"
+          "with its address where that matters: spiffe://partner.example/billing@203.0.113.7",
       .options = {{"--manifests", "PATH", "a YAML or JSON file, or a directory of them", true}, {"--queries", "FILE", "the queries", true}},
       .run = run};
 }

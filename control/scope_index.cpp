@@ -106,9 +106,11 @@ void ScopeIndex::follow_pods(const Changes& changes) {
     if (has_namespace(name) && sets.set_namespace(name, labels_of_namespace(store.view(), name))) relabelled.push_back(name);
     const auto object = store.view().namespaces.find(name);
     NamespaceModes now;
-    if (object != store.view().namespaces.end()) now = {.enforcement = object->second.mode, .mtls = object->second.mtls};
+    if (object != store.view().namespaces.end()) {
+      now = {.enforcement = object->second.mode, .mtls = object->second.mtls, .trust_domains = object->second.allow_trust_domains};
+    }
     const NamespaceModes before = std::exchange(modes_[name], now);
-    if (before.enforcement != now.enforcement) lists.namespace_changed(name);
+    if (before.enforcement != now.enforcement || before.trust_domains != now.trust_domains) lists.namespace_changed(name);
     if (before.mtls != now.mtls) other_mtls.push_back(name);
   }
   for (const ObjectKey& key : changes.pods) follow_pod(key);

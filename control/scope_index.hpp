@@ -54,6 +54,7 @@ class ScopeIndex {
   struct NamespaceModes {
     std::optional<EnforcementMode> enforcement;
     std::optional<MtlsMode> mtls;
+    std::vector<std::string> trust_domains = {};
     bool operator==(const NamespaceModes&) const = default;
   };
 

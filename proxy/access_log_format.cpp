@@ -150,6 +150,7 @@ void append_rule(std::string& out, const RuleOrigin& origin, Direction direction
   rule.text("direction", name_of(policy_direction(direction)));
   rule.number("rule_index", origin.rule);
   if (origin.peer >= 0) rule.number("peer_index", static_cast<std::uint64_t>(origin.peer));
+  if (origin.peer == RuleOrigin::annotation) rule.text("annotation", allow_spiffe_ids_annotation);
   rule.end();
   out += ']';
 }

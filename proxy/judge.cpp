@@ -31,11 +31,22 @@ Judgement ask_policy(const PolicySnapshot& snapshot, const ConnectionFacts& fact
   return judgement;
 }
 
+// A SPIFFE ID that is no pod's: policy may list it, or allow its trust domain.
+Judgement judge_outsider(const PolicySnapshot& snapshot, const ConnectionFacts& facts, IdentityError error) {
+  Judgement judgement = ask_policy(snapshot, facts, Peer{nullptr, facts.peer_address, false, &facts.identity->id});
+  if (judgement.verdict.enforced.basis != Basis::outsider) return judgement;
+  const bool foreign = error == IdentityError::wrong_trust_domain;
+  judgement.reason = foreign ? Reason::trust_domain_not_allowed : Reason::identity_unknown;
+  if (!foreign) judgement.detail = name_of(error);
+  return judgement;
+}
+
 // Before anything else is asked: whoever is on the list is not to be told what it may do.
 Judgement judge_authenticated(const PolicySnapshot& snapshot, const ConnectionFacts& facts) {
   const DeniedBy denied = snapshot.settings().denied.match(facts.identity->id.text(), facts.identity->serial);
   if (denied != DeniedBy::nothing) return refuse(Reason::identity_denied, name_of(denied));
   const IdentityLookup found = snapshot.identify(facts.identity->id, facts.peer_address);
+  if (is_outsider(found.error) && facts.direction == Direction::inbound) return judge_outsider(snapshot, facts, found.error);
   if (found.workload == nullptr) return refuse(Reason::identity_unknown, name_of(found.error));
   // Whoever answers at a pod's address must be that pod: an address may have moved on to another one.
   if (facts.direction == Direction::outbound && snapshot.workload_at(facts.peer_address) != found.workload) {

@@ -22,6 +22,7 @@ std::string_view name_of(Reason reason) {
     case Reason::certificate_required: return "certificate_required";
     case Reason::identity_rejected: return "identity_rejected";
     case Reason::identity_unknown: return "identity_unknown";
+    case Reason::trust_domain_not_allowed: return "trust_domain_not_allowed";
     case Reason::identity_denied: return "identity_denied";
     case Reason::identity_mismatch: return "identity_mismatch";
     case Reason::svid_missing: return "svid_missing";

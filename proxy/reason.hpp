@@ -21,18 +21,19 @@ enum class Reason : std::uint8_t {
   too_many_handshakes,
   too_many_from_source,
   handshake_timeout,
-  handshake_failed,      // TLS failed before an identity was known
-  certificate_required,  // the peer presented none
-  identity_rejected,     // the certificate or SPIFFE ID is not acceptable (access log: detail)
-  identity_unknown,      // verified, but no such workload (deleted pod, other account, other address)
-  identity_denied,       // refused by the mesh's deny-list (detail: serial or spiffe_id)
-  identity_mismatch,     // outbound: somebody else answered
-  svid_missing,          // we have no valid SVID: fail closed
-  alpn_mismatch,         // no common postern/* version
-  stale_record,          // a postern/* ClientHello where plaintext was expected
-  plaintext_refused,     // a meshed address must speak TLS
-  denied,                // no rule allows it
-  no_policy,             // no policy yet
+  handshake_failed,          // TLS failed before an identity was known
+  certificate_required,      // the peer presented none
+  identity_rejected,         // the certificate or SPIFFE ID is not acceptable (access log: detail)
+  identity_unknown,          // verified, but no such workload (deleted pod, other account, other address)
+  trust_domain_not_allowed,  // verified, of another trust domain, which neither namespace nor policy allows here
+  identity_denied,           // refused by the mesh's deny-list (detail: serial or spiffe_id)
+  identity_mismatch,         // outbound: somebody else answered
+  svid_missing,              // we have no valid SVID: fail closed
+  alpn_mismatch,             // no common postern/* version
+  stale_record,              // a postern/* ClientHello where plaintext was expected
+  plaintext_refused,         // a meshed address must speak TLS
+  denied,                    // no rule allows it
+  no_policy,                 // no policy yet
   destination_unknown,
   no_endpoint,     // a Service without endpoints
   connect_failed,  // outbound: could not connect to the destination

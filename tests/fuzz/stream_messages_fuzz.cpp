@@ -24,6 +24,9 @@ void check(const SnapshotParts& parts) {
   if (parts.allow_list) read("allow-list", encode(*parts.allow_list));
   read("probes", encode_probes(parts.probe_ports));
   read("nodes", encode_nodes(parts.nodes));
+  if (parts.trust_bundle)
+    read(std::string(trust_bundle_name), encode_trust_bundle(parts.trust_bundle->sequence, parts.trust_bundle->roots));
+  for (const auto& [domain, bundle] : parts.federated_bundles) read(federated_bundle_resource_name(domain), encode(bundle));
   for (const auto& [id, set] : parts.peer_sets) read(peer_set_resource_name(id), encode(set));
   for (const auto& [key, pod] : parts.pods) read(resource_name(pod), encode(pod));
   for (const auto& [key, service] : parts.services) read(service_resource_name(key), encode(service));
@@ -70,6 +73,10 @@ void apply(const Update& update) {
     for (const auto direction : {PolicyDirection::ingress, PolicyDirection::egress}) {
       const Verdict verdict = decide(snapshot->get(), direction, Peer{.workload = nullptr, .address = address}, Port{80});
       require(verdict.enforced.basis != Basis::no_policy);
+      const SpiffeId outsider = SpiffeId::parse("spiffe://partner.example/billing").value();
+      const Peer peer{.workload = nullptr, .address = address, .matches_peer_sets = false, .outsider = &outsider};
+      const Verdict of_outsider = decide(snapshot->get(), direction, peer, Port{80});
+      require(!of_outsider.allowed() || direction == PolicyDirection::ingress);
     }
     const Destination destination = (*snapshot)->resolve({address, Port{80}}, 1);
     require(destination.kind != Destination::Kind::workload || destination.workload != nullptr);

@@ -37,6 +37,21 @@ TEST(DecodeNamespace, RefusesBadOnes) {
   EXPECT_NE(failure("metadata: {name: a, annotations: {postern.dev/mtls: '80=strict'}}").find("names no ports"), std::string::npos);
 }
 
+TEST(DecodeNamespace, ReadsAllowedTrustDomains) {
+  const auto with = [](const std::string& value) {
+    return "metadata: {name: shop, annotations: {postern.dev/allow-trust-domain: '" + value + "'}}";
+  };
+  const auto ns = decode_namespace(document(with("partner.example, a.example,partner.example")));
+  ASSERT_TRUE(ns) << ns.error().text();
+  EXPECT_EQ(ns->allow_trust_domains, (std::vector<std::string>{"a.example", "partner.example"}));
+  for (const char* bad : {"", "Partner.example", "spiffe://partner.example", "*", "*.example", "a b", "a.example,", "a.example/x"}) {
+    EXPECT_NE(failure(with(bad)).find("metadata.annotations[postern.dev/allow-trust-domain]: Invalid value: "), std::string::npos) << bad;
+  }
+  std::string many;
+  for (int i = 0; i < 65; ++i) many += (i == 0 ? "d" : ",d") + std::to_string(i);
+  EXPECT_NE(failure(with(many)).find("at most 64 of them; found 65"), std::string::npos);
+}
+
 TEST(DecodeNode, ReadsAddressesAndBlocks) {
   const auto node =
       decode_node(document("metadata: {name: node-1}\nspec: {podCIDR: 10.244.1.0/24, podCIDRs: [10.244.1.0/24, 'fd00:1::/64']}\n"

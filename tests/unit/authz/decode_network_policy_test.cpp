@@ -263,5 +263,31 @@ INSTANTIATE_TEST_SUITE_P(NetworkPolicy, ValidationCase, ::testing::ValuesIn(vali
   return name;
 });
 
+TEST(DecodeNetworkPolicy, ReadsAllowedSpiffeIds) {
+  const auto with = [](const std::string& value, const std::string& spec = "{podSelector: {}, ingress: [{}]}") {
+    return "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, annotations: {postern.dev/allow-spiffe-ids: '" +
+           value + "'}}\nspec: " + spec + "\n";
+  };
+  std::vector<Warning> warnings;
+  const auto policy = decode_network_policy(document(with("spiffe://b.example/y, spiffe://a.example/x,spiffe://b.example/y")), &warnings);
+  ASSERT_TRUE(policy) << policy.error().text();
+  EXPECT_EQ(policy->allow_spiffe_ids, (std::vector<std::string>{"spiffe://a.example/x", "spiffe://b.example/y"}));
+  EXPECT_TRUE(warnings.empty());
+  EXPECT_NE(failure(with("spiffe://a.example/*")).find("there are no wildcards; list each SPIFFE ID"), std::string::npos);
+  EXPECT_NE(failure(with("spiffe://a.example")).find("it names a trust domain; put postern.dev/allow-trust-domain on the namespace"),
+            std::string::npos);
+  for (const char* bad :
+       {"", "a.example/x", "spiffe://A.example/x", "spiffe://a.example/x,", "https://a.example/x", "spiffe://a.example/x/"}) {
+    EXPECT_NE(failure(with(bad)).find("p.yaml:3: metadata.annotations[postern.dev/allow-spiffe-ids]: Invalid value: "), std::string::npos)
+        << bad;
+  }
+  for (const char* spec : {"{podSelector: {}}", "{podSelector: {}, policyTypes: [Egress], ingress: [{}]}"}) {
+    warnings.clear();
+    ASSERT_TRUE(decode_network_policy(document(with("spiffe://a.example/x", spec)), &warnings));
+    ASSERT_EQ(warnings.size(), 1U) << spec;
+    EXPECT_NE(warnings[0].text().find("allows nobody"), std::string::npos);
+  }
+}
+
 }  // namespace
 }  // namespace postern

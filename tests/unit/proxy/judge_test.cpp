@@ -78,8 +78,34 @@ TEST_F(JudgeTest, AnIdentityOfNobodyIsRefusedWithItsReason) {
   };
   EXPECT_EQ(why(pod_id("gone")), name_of(IdentityError::unknown_workload));
   EXPECT_EQ(why(pod_id("web", "uid-of-yesterday")), name_of(IdentityError::uid_mismatch));
-  EXPECT_EQ(why("spiffe://example.com/ns/default/sa/default/pod/web/uid-web"), name_of(IdentityError::wrong_trust_domain));
-  EXPECT_EQ(why("spiffe://example.org/something"), name_of(IdentityError::not_a_workload));
+}
+
+TEST_F(JudgeTest, AnotherTrustDomainIsRefusedUntilItIsAllowed) {
+  const std::string partner = "spiffe://example.com/ns/default/sa/default/pod/web/uid-web";
+  const Judgement judgement = inbound("192.0.2.7", partner);
+  EXPECT_FALSE(judgement.allowed);
+  EXPECT_EQ(judgement.reason, Reason::trust_domain_not_allowed);
+  EXPECT_EQ(inbound("10.9.0.2", partner).reason, Reason::trust_domain_not_allowed) << "nor is it the pod of that address";
+  cluster.view.namespaces.at("default").allow_trust_domains = {"example.com"};
+  EXPECT_TRUE(inbound("192.0.2.7", partner).allowed) << "by the block";
+  EXPECT_EQ(inbound("192.0.2.7", partner).peer, nullptr);
+  EXPECT_EQ(inbound("10.9.0.2", partner).reason, Reason::denied) << "it is not web, whatever it calls itself";
+  cluster.settings.denied.spiffe_ids = {partner};
+  EXPECT_EQ(inbound("192.0.2.7", partner).reason, Reason::identity_denied);
+  cluster.settings.denied = {};
+  EXPECT_EQ(outbound("10.9.0.1", partner).reason, Reason::identity_unknown) << "a pod answers with its own";
+}
+
+TEST_F(JudgeTest, AnIdOfNoPodIsRefusedUntilAPolicyListsIt) {
+  const std::string legacy = "spiffe://example.org/something";
+  const Judgement judgement = inbound("10.9.0.2", legacy);
+  EXPECT_FALSE(judgement.allowed);
+  EXPECT_EQ(judgement.reason, Reason::identity_unknown);
+  EXPECT_EQ(judgement.detail, name_of(IdentityError::not_a_workload));
+  cluster.view.policies.at(test::key("default/api-allow")).allow_spiffe_ids = {legacy, pod_id("gone")};
+  EXPECT_TRUE(inbound("10.9.0.2", legacy).allowed);
+  EXPECT_FALSE(inbound("10.9.0.2", legacy, 81).allowed);
+  EXPECT_EQ(inbound("10.9.0.2", pod_id("gone")).reason, Reason::identity_unknown) << "the ID of a pod is a pod's";
 }
 
 TEST_F(JudgeTest, AnAccountNeedsTheAddressOfOneOfItsPods) {
