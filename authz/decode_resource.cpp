@@ -415,6 +415,8 @@ std::optional<std::string> body_of(const SnapshotParts& parts, std::string_view 
     if (!parts.trust_bundle) return std::nullopt;
     return encode_trust_bundle(parts.trust_bundle->sequence, parts.trust_bundle->roots);
   }
+  if (name.starts_with(federated_bundle_prefix))
+    return found(parts.federated_bundles, std::string(name.substr(federated_bundle_prefix.size())));
   if (name.starts_with(kPeerSet)) return found(parts.peer_sets, std::string(name.substr(kPeerSet.size())));
   const bool is_pod = name.starts_with(kPod);
   if (!is_pod && !name.starts_with(kService)) return std::nullopt;

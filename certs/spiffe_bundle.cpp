@@ -39,23 +39,39 @@ Result<X509Ptr> authority_of(const Node& key) {
   return certificate;
 }
 
+// A number from 0; nothing where it is missing.
+Result<std::optional<std::uint64_t>> number_at(const Node& root, std::string_view name) {
+  const Node* found = root.find(name);
+  if (found == nullptr) return std::optional<std::uint64_t>();
+  if (!found->is(Node::Kind::integer) || found->integer < 0)
+    return Error{"expected a whole number from 0 to 9223372036854775807", std::string(name)};
+  return std::optional<std::uint64_t>(static_cast<std::uint64_t>(found->integer));
+}
+
 }  // namespace
 
-Result<std::vector<X509Ptr>> parse_spiffe_bundle(std::string_view json) {
+Result<SpiffeBundle> parse_spiffe_bundle(std::string_view json) {
   const auto document = parse_json(json, "SPIFFE bundle", limits);
   if (!document) return document.error();
   const Node* const keys = document->root.find("keys");
   if (keys == nullptr || !keys->is(Node::Kind::sequence)) return Error{"expected a JWK Set, with a list of keys", "keys"};
   if (keys->items.size() > max_keys) return Error{"holds more than " + std::to_string(max_keys) + " keys", "keys"};
-  std::vector<X509Ptr> found;
+  SpiffeBundle bundle;
+  const auto sequence = number_at(document->root, "spiffe_sequence");
+  if (!sequence) return sequence.error();
+  bundle.sequence = *sequence;
+  const auto hint = number_at(document->root, "spiffe_refresh_hint");
+  if (!hint) return hint.error();
+  constexpr std::uint64_t longest_hint = 366ULL * 24 * 3600;  // beyond it nobody can tell the difference
+  if (*hint) bundle.refresh_hint = std::chrono::seconds(std::min(**hint, longest_hint));
+  std::vector<X509Ptr>& found = bundle.authorities;
   for (std::size_t i = 0; i < keys->items.size(); ++i) {
     auto authority = authority_of(keys->items[i]);
     if (!authority) return Error{authority.error().message, "keys[" + std::to_string(i) + "]"};
     if (*authority) found.push_back(std::move(*authority));
   }
-  if (found.empty()) return Error{"holds no key for X.509-SVIDs; expected one with use x509-svid", "keys"};
   if (found.size() > max_authorities) return Error{"holds more than " + std::to_string(max_authorities) + " authorities", "keys"};
-  return found;
+  return bundle;
 }
 
 }  // namespace postern

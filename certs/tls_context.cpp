@@ -83,7 +83,9 @@ std::uint64_t client_context_of(const ContentHash& session_context, bool offer_p
 
 }  // namespace
 
-std::shared_ptr<const X509Context> without_key(const X509Context& context) {
+namespace {
+
+std::shared_ptr<X509Context> copy_without_key(const X509Context& context) {
   auto copy = std::make_shared<X509Context>();
   for (const X509Ptr& certificate : context.svid.chain) copy->svid.chain.push_back(share(certificate.get()));
   copy->svid.id = context.svid.id;
@@ -91,6 +93,17 @@ std::shared_ptr<const X509Context> without_key(const X509Context& context) {
   copy->svid.not_after = context.svid.not_after;
   copy->svid.serial = context.svid.serial;
   copy->bundles = context.bundles;
+  return copy;
+}
+
+}  // namespace
+
+std::shared_ptr<const X509Context> without_key(const X509Context& context) { return copy_without_key(context); }
+
+std::shared_ptr<const X509Context> with_bundles(const X509Context& context, TrustBundleSet bundles) {
+  auto copy = copy_without_key(context);
+  if (context.svid.key) copy->svid.key = share(context.svid.key.get());
+  copy->bundles = std::move(bundles);
   return copy;
 }
 

@@ -32,6 +32,9 @@ struct X509Context {
 // The same SVID and bundles without the private key: for whoever only needs to know who we are.
 std::shared_ptr<const X509Context> without_key(const X509Context& context);
 
+// The same SVID, sharing its key, with these bundles.
+std::shared_ptr<const X509Context> with_bundles(const X509Context& context, TrustBundleSet bundles);
+
 struct TlsSettings {
   // In order of preference. ML-KEM groups are left out where this OpenSSL lacks them; any other unknown name is an error.
   std::string groups = "X25519MLKEM768:X25519:P-256";

@@ -25,7 +25,13 @@ std::string_view view(const ContentHash& hash) { return {reinterpret_cast<const 
 Result<TrustBundle> TrustBundle::parse(std::string_view text, TrustDomain domain) {
   const std::size_t first = text.find_first_not_of(" \t\r\n");
   const bool json = first != std::string_view::npos && text[first] == '{';
-  auto certificates = json ? parse_spiffe_bundle(text) : parse_certificates_pem(text, max_authorities);
+  if (json) {
+    auto bundle = parse_spiffe_bundle(text);
+    if (!bundle) return Error{"trust bundle: " + bundle.error().text(), {}};
+    if (bundle->authorities.empty()) return Error{"trust bundle: keys: holds no key for X.509-SVIDs; expected one with use x509-svid", {}};
+    return make(std::move(bundle->authorities), std::move(domain));
+  }
+  auto certificates = parse_certificates_pem(text, max_authorities);
   if (!certificates) return Error{"trust bundle: " + certificates.error().text(), {}};
   return make(std::move(certificates).value(), std::move(domain));
 }
@@ -65,9 +71,11 @@ Result<TrustBundle> TrustBundle::make(std::vector<X509Ptr> certificates, TrustDo
   return bundle;
 }
 
-void TrustBundleSet::add(TrustBundle bundle) {
-  std::string domain = bundle.domain().text();
-  bundles_.insert_or_assign(std::move(domain), std::make_shared<const TrustBundle>(std::move(bundle)));
+void TrustBundleSet::add(TrustBundle bundle) { add(std::make_shared<const TrustBundle>(std::move(bundle))); }
+
+void TrustBundleSet::add(std::shared_ptr<const TrustBundle> bundle) {
+  std::string domain = bundle->domain().text();
+  bundles_.insert_or_assign(std::move(domain), std::move(bundle));
 }
 
 const TrustBundle* TrustBundleSet::find(std::string_view domain) const {

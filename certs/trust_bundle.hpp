@@ -46,6 +46,7 @@ class TrustBundleSet {
  public:
   TrustBundleSet() = default;
   void add(TrustBundle bundle);  // replaces the domain's
+  void add(std::shared_ptr<const TrustBundle> bundle);
   const TrustBundle* find(std::string_view domain) const;
   ContentHash hash() const;
   std::size_t size() const { return bundles_.size(); }

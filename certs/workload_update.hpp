@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/federated_bundle.hpp"
 #include "certs/svid_source.hpp"
 
 namespace postern {
@@ -39,7 +40,6 @@ struct SvidChoice {
 // What one update may make us hold.
 inline constexpr std::size_t max_workload_update_bytes = 4U << 20;
 inline constexpr std::size_t max_workload_svids = 64;
-inline constexpr std::size_t max_federated_bundles = 64;
 
 // The chosen SVID with the bundle of its trust domain and the federated ones; the other SVIDs are not looked at. A federated bundle that is
 // none is an error, too: every message is complete (section 4.4), so that leaving it out would withdraw it.

@@ -84,6 +84,13 @@ Result<void> validate(const Config& config) {
     return Error{"missing; expected the pod that this sidecar serves, so that its policies can be found",
                  config.workload.ns.empty() ? "workload.namespace" : "workload.name"};
   }
+  if (auto valid = check_federated_bundles(identity.federated_bundles, config.mesh.trust_domain, "identity.federatedBundles"); !valid) {
+    return valid.error();
+  }
+  if (!identity.federated_bundles.empty() && !any_identity && !is_signed) {
+    return Error{"without an SVID of its own a sidecar verifies nobody; expected identity.certificate or another source of it as well",
+                 "identity.federatedBundles"};
+  }
   std::set<Port> ports;
   for (const auto& [path, port] : {std::pair{"listen.inbound", config.listen.inbound}, std::pair{"listen.outbound", config.listen.outbound},
                                    std::pair{"listen.health", config.listen.health}}) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "authz/snapshot.hpp"
+#include "base/federated_bundle.hpp"
 #include "base/log.hpp"
 #include "base/result.hpp"
 
@@ -33,6 +34,7 @@ struct Config {
     std::string certificate;
     std::string key;
     std::string bundle;
+    std::vector<FederatedBundle> federated_bundles = {};  // of other trust domains, from files (docs/federation.md); with any source
     // Or signed by the control plane (YAML: identity.controlPlane.*; docs/identity.md).
     struct {
       std::vector<std::string> addresses;  // host:port of its signing port; empty: none

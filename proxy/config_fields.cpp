@@ -49,6 +49,9 @@ std::vector<ConfigField<Config>> make_fields() {
       field<Path>(
           "identity.bundle", [](auto& c) -> auto& { return c.identity.bundle; },
           "Trust bundle: the authorities of the trust domain, PEM or SPIFFE's JSON."),
+      field<FederatedFileList>(
+          "identity.federatedBundles", [](auto& c) -> auto& { return c.identity.federated_bundles; },
+          "Trust bundles of other trust domains, {trustDomain, bundle}, PEM or SPIFFE's JSON, reloaded when they change."),
       field<Boolean>(
           "identity.workloadApi.enabled", [](auto& c) -> auto& { return c.identity.workload_api.enabled; },
           "Take the SVID from a SPIFFE Workload API, such as SPIRE's agent, instead of files."),

@@ -73,7 +73,7 @@ Result<std::shared_ptr<const PolicySnapshot>> HeldPolicy::apply(const Update& up
 }
 
 Result<std::string> HeldPolicy::edited_held(const ResourceDelta& delta) const {
-  if (delta.name == trust_bundle_name) return Error{"roots are sent whole", delta.name};
+  if (delta.name == trust_bundle_name || delta.name.starts_with(federated_bundle_prefix)) return Error{"roots are sent whole", delta.name};
   const auto held = hashes_.find(delta.name);
   auto base = body_of(parts_, delta.name);
   if (held == hashes_.end() || !base) return Error{"edits to what this sidecar does not hold", delta.name};

@@ -82,6 +82,7 @@ Task<void> serve_plaintext(Worker& worker, Accepted accepted, SocketAddress orig
 StatusDetail status_detail(const Judgement& judgement) {
   if (judgement.reason == Reason::denied) return StatusDetail::no_rule;
   if (judgement.reason == Reason::identity_denied) return StatusDetail::identity_denied;
+  if (judgement.reason == Reason::trust_domain_not_allowed) return StatusDetail::identity_unknown;
   if (judgement.reason != Reason::identity_unknown) return StatusDetail::none;
   return judgement.detail == name_of(IdentityError::uid_mismatch) ? StatusDetail::uid_mismatch : StatusDetail::identity_unknown;
 }
@@ -98,6 +99,15 @@ bool refuse(Worker& worker, PeerConnection& peer, Record& record, const Judgemen
   return false;
 }
 
+// The bundle that a handshake was verified with may have been withdrawn since.
+Judgement judge_stream(const Worker& worker, const ConnectionFacts& facts) {
+  if (worker.trusts(*facts.identity)) return judge(worker.snapshot.get(), facts);
+  Judgement withdrawn;
+  withdrawn.reason = Reason::identity_rejected;
+  withdrawn.detail = name_of(CertificateError::unknown_trust_domain);
+  return withdrawn;
+}
+
 // One application connection on an mTLS connection. True: it ended cleanly, and the next one may follow.
 Task<bool> serve_stream(Worker& worker, PeerConnection& peer, SocketAddress original, std::chrono::steady_clock::time_point began) {
   Record record(worker, Direction::inbound, peer.remote, began);
@@ -105,7 +115,7 @@ Task<bool> serve_stream(Worker& worker, PeerConnection& peer, SocketAddress orig
   record.set_peer(peer);
   // No suspension between these two: a policy change sees the connection, or the connection sees the policy.
   Stream stream(worker, ConnectionFacts{Direction::inbound, peer.remote.address, original.port, peer.identity}, record);
-  const Judgement judgement = judge(worker.snapshot.get(), stream.facts);
+  const Judgement judgement = judge_stream(worker, stream.facts);
   record.set_judgement(judgement);
   if (!judgement.allowed) co_return refuse(worker, peer, record, judgement);
 

@@ -89,6 +89,7 @@ class PolicyClient::Impl {
   void save_soon();
   void save();
   Result<void> check_trust_bundle(const Update& update) const;
+  Result<void> check_federated_bundle(const Resource& resource) const;
   std::function<void()> after_roots(std::function<void()> done);
   void refuse(std::uint64_t nonce, const std::string& reason);
   void say_unreachable(const std::string& address, const std::string& error);
@@ -101,9 +102,10 @@ class PolicyClient::Impl {
   Log& log_;
   const SpiffeId control_;
   HeldPolicy held_;
-  std::uint64_t generation_ = 0;     // of the newest snapshot handed out
-  std::uint64_t enforced_ = 0;       // of the newest one that is in force
-  std::uint64_t roots_adopted_ = 0;  // the sequence of the newest trust bundle handed out
+  std::uint64_t generation_ = 0;        // of the newest snapshot handed out
+  std::uint64_t enforced_ = 0;          // of the newest one that is in force
+  std::uint64_t roots_adopted_ = 0;     // the sequence of the newest trust bundle handed out
+  FederatedBundles federated_adopted_;  // the bundles of other trust domains as last handed out
   X509ContextPtr identity_;
   std::shared_ptr<const TlsContext> tls_;
   std::uint64_t tls_generation_ = 0;
@@ -170,6 +172,9 @@ void PolicyClient::Impl::load_state() {
 // The roots that an update brings must be readable, or the whole update is refused.
 Result<void> PolicyClient::Impl::check_trust_bundle(const Update& update) const {
   for (const ResourcePtr& resource : update.resources) {
+    if (resource->name.starts_with(federated_bundle_prefix)) {
+      if (auto checked = check_federated_bundle(*resource); !checked) return checked.error();
+    }
     if (resource->name != trust_bundle_name) continue;
     SnapshotParts parts;
     if (auto read = decode_into(parts, *resource); !read) return read.error();
@@ -179,21 +184,43 @@ Result<void> PolicyClient::Impl::check_trust_bundle(const Update& update) const 
   return {};
 }
 
-// `done`, when every worker also has the trust bundle that is held now. Called when the workers have the policy.
+// The mesh's own trust domain has its bundle from elsewhere: nothing under another name may stand in for it.
+Result<void> PolicyClient::Impl::check_federated_bundle(const Resource& resource) const {
+  SnapshotParts parts;
+  if (auto read = decode_into(parts, resource); !read) return read.error();
+  const auto& [name, record] = *parts.federated_bundles.begin();
+  const auto domain = TrustDomain::parse(name);
+  if (*domain == config_.mesh.trust_domain) return Error{"is of the mesh's own trust domain", resource.name};
+  const auto bundle = TrustBundle::parse(record.roots, *domain);
+  if (!bundle) return Error{bundle.error().text(), resource.name};
+  return {};
+}
+
+// `done`, when every worker also has the trust bundles that are held now, the mesh's and those of other trust domains. Called when the
+// workers have the policy.
 std::function<void()> PolicyClient::Impl::after_roots(std::function<void()> done) {
   const auto& bundle = held_.parts().trust_bundle;
-  if (!bundle || bundle->sequence <= roots_adopted_) return done;
-  roots_adopted_ = bundle->sequence;
-  struct Both {
-    std::atomic<int> left{2};
+  const bool new_roots = bundle && bundle->sequence > roots_adopted_;
+  const bool new_federated = held_.parts().federated_bundles != federated_adopted_;
+  if (!new_roots && !new_federated) return done;
+  struct All {
+    std::atomic<int> left{1};  // the policy
     std::function<void()> done;
   };
-  const auto both = std::make_shared<Both>();
-  both->done = std::move(done);
-  const auto one_of_them = [both] {
-    if (both->left.fetch_sub(1) == 1) both->done();
+  const auto all = std::make_shared<All>();
+  all->left += static_cast<int>(new_roots) + static_cast<int>(new_federated);
+  all->done = std::move(done);
+  const auto one_of_them = [all] {
+    if (all->left.fetch_sub(1) == 1) all->done();
   };
-  receiver_.adopt_roots({bundle->sequence, bundle->roots}, one_of_them);
+  if (new_roots) {
+    roots_adopted_ = bundle->sequence;
+    receiver_.adopt_roots({bundle->sequence, bundle->roots}, one_of_them);
+  }
+  if (new_federated) {
+    federated_adopted_ = held_.parts().federated_bundles;
+    receiver_.adopt_federated(federated_adopted_, one_of_them);
+  }
   return one_of_them;
 }
 

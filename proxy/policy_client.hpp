@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -16,6 +17,8 @@
 
 namespace postern {
 
+using FederatedBundles = std::map<std::string, FederatedBundleRecord>;  // by trust domain
+
 // Where policy goes: the server. Called from the client's thread, or from make().
 class PolicyReceiver {
  public:
@@ -26,6 +29,8 @@ class PolicyReceiver {
   // Hands the mesh's roots to the source of the identity; `adopted` is called, on any thread, when every worker verifies with them (at once
   // where that source has its roots from elsewhere).
   virtual void adopt_roots(NumberedBundle roots, std::function<void()> adopted) = 0;
+  // Has the workers verify with these bundles of other trust domains, and with no others of the control plane; `adopted` as above.
+  virtual void adopt_federated(FederatedBundles bundles, std::function<void()> adopted) = 0;
   // What could not be taken, for people; empty: all is well again.
   virtual void policy_refused(const std::string& error) = 0;
   // The addresses of the other ends of live connections, gathered from the workers; `answer` is called on any thread.

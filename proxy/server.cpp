@@ -80,6 +80,12 @@ Result<void> Server::start_sources() {
     policy_client_ = std::move(*client);
     for (const std::unique_ptr<Unit>& unit : units_) unit->worker.lookups = &policy_client_->lookups();
   }
+  if (!config_.identity.federated_bundles.empty()) {
+    auto files = FederatedFiles::make(config_.identity.federated_bundles);
+    if (!files) return files.error();
+    federated_files_ = std::make_unique<FederatedFiles>(*std::move(files));
+    read_federated_files();
+  }
   if (identity_source_) read_identity();  // now that everybody who needs the key is there
   return {};
 }
@@ -138,8 +144,8 @@ Reason Server::supervise() {
   const int signal_fd = signalfd(-1, &signals, SFD_NONBLOCK | SFD_CLOEXEC);
   const auto fd_or_none = [](const auto& source) { return source ? source->fd() : -1; };
   while (true) {
-    std::array<pollfd, 4> fds{pollfd{signal_fd, POLLIN, 0}, pollfd{wakeup_, POLLIN, 0}, pollfd{fd_or_none(identity_source_), POLLIN, 0},
-                              pollfd{fd_or_none(policy_source_), POLLIN, 0}};
+    std::array<pollfd, 5> fds{pollfd{signal_fd, POLLIN, 0}, pollfd{wakeup_, POLLIN, 0}, pollfd{fd_or_none(identity_source_), POLLIN, 0},
+                              pollfd{fd_or_none(policy_source_), POLLIN, 0}, pollfd{fd_or_none(federated_files_), POLLIN, 0}};
     auto wait = policy_changed_ ? quiet_before_reading : look_again_after;
     if (draining_) wait = std::min(wait, std::chrono::ceil<std::chrono::milliseconds>(drain_until_ - std::chrono::steady_clock::now()));
     const int ready = poll(fds.data(), fds.size(), static_cast<int>(std::max<std::int64_t>(0, wait.count())));
@@ -155,8 +161,9 @@ Reason Server::supervise() {
     }
     std::uint64_t count = 0;
     if (read(wakeup_, &count, sizeof count) > 0 && drain_asked_.exchange(false)) begin_drain();
-    take_roots();
+    take_adoptions();
     if (identity_source_ && (fds[2].revents != 0 || ready == 0)) read_identity();
+    if (federated_files_ && (fds[4].revents != 0 || ready == 0)) read_federated_files();
     if (policy_source_ && fds[3].revents != 0) {
       policy_source_->drain();
       policy_changed_ = true;
@@ -213,7 +220,9 @@ void Server::read_identity() {
     identity_facts_.error = text;
     return;
   }
-  publish_identity(**read);
+  source_context_ = **read;
+  bundles_in_use_.reset();
+  renew_bundles();
 }
 
 void Server::publish_identity(const X509ContextPtr& next) {
@@ -243,7 +252,9 @@ void Server::publish_identity(const X509ContextPtr& next) {
     units_[i]->worker.post([worker = &units_[i]->worker, context = contexts[i], shown] { worker->adopt_identity(context, shown); });
   }
   if (policy_client_) policy_client_->adopt_identity(next);
-  log_.info("identity_adopted", {{"spiffe_id", next->svid.id.text()}, {"serial", next->svid.serial}});
+  std::string domains;
+  for (const auto& [domain, bundle] : next->bundles.all()) domains.append(domains.empty() ? "" : ", ").append(domain);
+  log_.info("identity_adopted", {{"spiffe_id", next->svid.id.text()}, {"serial", next->svid.serial}, {"trust_domains", domains}});
 }
 
 std::shared_ptr<const PolicySnapshot> Server::snapshot() const {

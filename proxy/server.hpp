@@ -3,12 +3,14 @@
 #pragma once
 
 #include <atomic>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "certs/federated_files.hpp"
 #include "certs/svid_source.hpp"
 #include "proxy/access_log.hpp"
 #include "proxy/admin.hpp"
@@ -41,11 +43,16 @@ class Server final : private AdminBackend, private PolicyReceiver {
   void read_identity();
   void read_policy();
   void publish_identity(const X509ContextPtr& identity);
-  void take_roots();
+  void take_adoptions();
+  // Has `work` done on the main thread, which owns the sources of identity, and calls `adopted` when the workers have what came of it.
+  void adopt(std::function<void()> work, std::function<void()> adopted);
+  void read_federated_files();
+  void renew_bundles();
 
   // PolicyReceiver, called from the policy client's thread; and for policy from files.
   void enforce(std::shared_ptr<const PolicySnapshot> snapshot, std::function<void()> enforced) override;
   void adopt_roots(NumberedBundle roots, std::function<void()> adopted) override;
+  void adopt_federated(FederatedBundles bundles, std::function<void()> adopted) override;
   void policy_refused(const std::string& error) override;
   void peers_in_use(std::function<void(AddressSet)> answer) override;
 
@@ -75,7 +82,11 @@ class Server final : private AdminBackend, private PolicyReceiver {
   std::vector<std::unique_ptr<Unit>> units_;
   std::shared_ptr<SessionCache> sessions_;
   std::unique_ptr<SvidSource> identity_source_;
-  std::unique_ptr<PolicyDirectory> policy_source_;  // or policy_client_; or none
+  X509ContextPtr source_context_;                       // as the source gave it, before the federated bundles are added
+  std::unique_ptr<FederatedFiles> federated_files_;     // null: none are configured
+  std::map<std::string, HeldBundle> streamed_bundles_;  // of the control plane, by trust domain
+  std::optional<ContentHash> bundles_in_use_;           // with the SVID of source_context_
+  std::unique_ptr<PolicyDirectory> policy_source_;      // or policy_client_; or none
   std::unique_ptr<AdminServer> admin_;
   std::uint64_t tls_generation_ = 0;
   int wakeup_ = -1;  // eventfd: the admin thread asks for a drain
@@ -84,7 +95,7 @@ class Server final : private AdminBackend, private PolicyReceiver {
 
   // Shared with the admin thread.
   mutable std::mutex mutex_;
-  std::vector<std::pair<NumberedBundle, std::function<void()>>> roots_to_adopt_;
+  std::vector<std::pair<std::function<void()>, std::function<void()>>> to_adopt_;
   std::shared_ptr<const PolicySnapshot> snapshot_;
   X509ContextPtr identity_;
   IdentityFacts identity_facts_;

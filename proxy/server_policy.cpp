@@ -48,28 +48,34 @@ void Server::enforce(std::shared_ptr<const PolicySnapshot> next, std::function<v
   }
 }
 
-void Server::adopt_roots(NumberedBundle roots, std::function<void()> adopted) {
+void Server::adopt(std::function<void()> work, std::function<void()> adopted) {
   {
     const std::lock_guard lock(mutex_);
-    roots_to_adopt_.emplace_back(std::move(roots), std::move(adopted));
+    to_adopt_.emplace_back(std::move(work), std::move(adopted));
   }
   const std::uint64_t one = 1;
-  [[maybe_unused]] const ssize_t written = ::write(wakeup_, &one, sizeof one);  // the main thread owns the source
+  [[maybe_unused]] const ssize_t written = ::write(wakeup_, &one, sizeof one);
 }
 
-// On the main thread. What the source makes of the roots is with the workers before `adopted` is.
-void Server::take_roots() {
-  std::vector<std::pair<NumberedBundle, std::function<void()>>> waiting;
+void Server::adopt_roots(NumberedBundle roots, std::function<void()> adopted) {
+  const auto work = [this, roots = std::move(roots)] {
+    if (!identity_source_) return;
+    const auto taken = identity_source_->adopt_roots(roots);
+    if (!taken) log_.error("trust_bundle_rejected", {{"error", taken.error().text()}});
+    read_identity();
+  };
+  adopt(work, std::move(adopted));
+}
+
+// On the main thread. What comes of it is with the workers before `adopted` is.
+void Server::take_adoptions() {
+  std::vector<std::pair<std::function<void()>, std::function<void()>>> waiting;
   {
     const std::lock_guard lock(mutex_);
-    waiting.swap(roots_to_adopt_);
+    waiting.swap(to_adopt_);
   }
-  for (auto& [roots, adopted] : waiting) {
-    if (identity_source_) {
-      const auto taken = identity_source_->adopt_roots(roots);
-      if (!taken) log_.error("trust_bundle_rejected", {{"error", taken.error().text()}});
-      read_identity();
-    }
+  for (auto& [work, adopted] : waiting) {
+    work();
     const auto left = std::make_shared<std::atomic<std::size_t>>(units_.size());
     const auto done = std::make_shared<const std::function<void()>>(std::move(adopted));
     for (const std::unique_ptr<Unit>& unit : units_) {

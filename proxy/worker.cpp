@@ -48,8 +48,15 @@ void Worker::adopt_identity(std::shared_ptr<const TlsContext> context, std::shar
   identity = std::move(next);
   pool.clear();
   idle_inbound.for_each([](IdleInbound& idle) { idle.close(); });
+  live.for_each([this](LiveConnection& connection) {
+    if (connection.facts.identity && !trusts(*connection.facts.identity)) connection.revoke(Reason::identity_rejected);
+  });
   if (config.limits.max_connection_age.count() == 0) return;
   expired_.arm(identity->svid.not_after - std::chrono::system_clock::now() + config.limits.max_connection_age);
+}
+
+bool Worker::trusts(const PeerIdentity& peer) const {
+  return identity != nullptr && identity->bundles.find(peer.id.trust_domain()) != nullptr;
 }
 
 void Worker::shut_down(Reason reason) {

@@ -45,8 +45,11 @@ class Worker {
   // On this worker's thread:
   // New connections see it at once; `enforced` is called when every live one has been decided again.
   void adopt_policy(std::shared_ptr<const PolicySnapshot> snapshot, std::function<void()> enforced);
-  // New connections use it; live ones go on, until limits.maxConnectionAge after the end of an SVID that was not renewed.
+  // New connections use it; live ones go on, until limits.maxConnectionAge after the end of an SVID that was not renewed; but for
+  // those of a trust domain whose bundle is gone, which end.
   void adopt_identity(std::shared_ptr<const TlsContext> context, std::shared_ptr<const X509Context> identity);
+  // Whether the peer's trust domain is one that we have a bundle of. False for a live connection: the bundle was withdrawn meanwhile.
+  bool trusts(const PeerIdentity& peer) const;
   void shut_down(Reason reason);  // ends every connection, then the loop
 
   // A connection has been accepted, and ends with this scope. Bounds are checked by the listener.

@@ -57,7 +57,7 @@ TEST_F(SpiffeBundleTest, KeysOfAnotherUseOrTypeArePassedOver) {
   const std::string jwt = R"({"use":"jwt-svid","kty":"EC","kid":"a","crv":"P-256","x":"AA","y":"AA"})";
   const auto found = parse_spiffe_bundle(set_of(jwt + "," + key("?", "X509-SVID") + "," + key("?", "x509-svid", "oct") + "," + key(good_)));
   ASSERT_TRUE(found) << found.error().text();
-  EXPECT_EQ(found->size(), 1U);
+  EXPECT_EQ(found->authorities.size(), 1U);
   EXPECT_THAT(error_of(set_of(jwt)), HasSubstr("no key for X.509-SVIDs"));
 }
 

@@ -251,6 +251,20 @@ TEST(ValidateConfig, AcceptsDefaultsAndACompleteConfig) {
   EXPECT_EQ(problem_of(config), "valid");
 }
 
+TEST(ValidateConfig, FederatedBundlesAreOfOthersAndNeedAnIdentity) {
+  auto config =
+      parse_config("mesh: {trustDomain: cluster.local}\nidentity: {federatedBundles: [{trustDomain: partner.example, bundle: /p}]}", "a");
+  ASSERT_TRUE(config) << config.error().text();
+  EXPECT_THAT(problem_of(*config), HasSubstr("identity.federatedBundles: without an SVID of its own"));
+  config->identity.certificate = config->identity.key = config->identity.bundle = "x.pem";
+  EXPECT_EQ(problem_of(*config), "valid");
+  config->mesh.trust_domain = *TrustDomain::parse("partner.example");
+  EXPECT_THAT(problem_of(*config), HasSubstr("identity.federatedBundles: partner.example is this mesh's own trust domain"));
+  const auto fetched = parse_config("identity: {federatedBundles: [{trustDomain: a, endpoint: 'https://a'}]}", "a.yaml");
+  ASSERT_FALSE(fetched);
+  EXPECT_THAT(fetched.error().text(), HasSubstr("a.yaml:1:30: identity.federatedBundles: item 1: endpoint: a sidecar fetches nothing"));
+}
+
 TEST(ValidateConfig, WantsTheIdentityFilesTogetherAndATrustDomain) {
   Config config;
   config.identity.certificate = "svid.pem";

@@ -149,6 +149,12 @@ class Receiver final : public PolicyReceiver {
     roots_adopted_ = std::move(adopted);
     changed_.notify_all();
   }
+  void adopt_federated(FederatedBundles bundles, std::function<void()> adopted) override {
+    const std::lock_guard lock(mutex_);
+    federated_ = std::move(bundles);
+    federated_adopted_ = std::move(adopted);
+    changed_.notify_all();
+  }
   void policy_refused(const std::string&) override {}
   void peers_in_use(std::function<void(AddressSet)> answer) override { answer({}); }
 
@@ -168,6 +174,14 @@ class Receiver final : public PolicyReceiver {
     if (roots_adopted_) roots_adopted_();
     return roots_;
   }
+  // The same of the bundles of other trust domains; nothing: none have come.
+  std::optional<FederatedBundles> finish_federated() {
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, std::chrono::milliseconds(patience_ms), [&] { return federated_adopted_ != nullptr; });
+    if (!federated_adopted_) return std::nullopt;
+    std::exchange(federated_adopted_, nullptr)();
+    return federated_;
+  }
   bool at_once = true;
 
  private:
@@ -175,6 +189,8 @@ class Receiver final : public PolicyReceiver {
   std::condition_variable changed_;
   std::vector<std::shared_ptr<const PolicySnapshot>> snapshots_;
   std::function<void()> waiting_;
+  FederatedBundles federated_;
+  std::function<void()> federated_adopted_;
   NumberedBundle roots_;
   std::function<void()> roots_adopted_;
 };
@@ -220,7 +236,7 @@ class PolicyClientTest : public testing::Test {
     return std::make_unique<ReplicaStream>(::accept(listener, nullptr, nullptr), contexts.back()->new_server(false));
   }
   std::unique_ptr<ReplicaStream> accept_upgraded() {
-    auto stream = accept();
+    const auto stream = accept_upgraded();
     if (stream == nullptr || !stream->shaken() || !stream->upgrade()) throw std::runtime_error("no stream");
     return stream;
   }
@@ -293,6 +309,40 @@ TEST_F(PolicyClientTest, RefusesRootsThatCannotBeReadWithTheWholeUpdate) {
   bad.resources.push_back(std::make_shared<const Resource>(Resource{std::string(trust_bundle_name), "h", body}));
   stream->send(bad);
   EXPECT_THAT(stream->expect<Nack>().reason, HasSubstr("trust-bundle"));
+  EXPECT_EQ(receiver.count(), 0U);
+}
+
+TEST_F(PolicyClientTest, AcknowledgesBundlesOfOtherTrustDomainsOnlyWhenTheyAreAdopted) {
+  start();
+  const auto stream = accept_upgraded();
+  stream->expect<Hello>();
+  const FederatedBundleRecord record{7, authority.certificate_pem()};
+  Update with_bundle = update(1, 10);
+  with_bundle.resources.push_back(std::make_shared<const Resource>(Resource{"federated-bundle/partner.example", "h", encode(record)}));
+  stream->send(with_bundle);
+  EXPECT_EQ(receiver.finish_federated(), (FederatedBundles{{"partner.example", record}}));
+  EXPECT_EQ(stream->expect<Ack>().nonce, 1U);
+  Update without = update(2, 11);
+  without.resources.clear();
+  without.removed = {"federated-bundle/partner.example"};
+  stream->send(without);
+  EXPECT_EQ(receiver.finish_federated(), FederatedBundles{});
+  EXPECT_EQ(stream->expect<Ack>().nonce, 2U);
+}
+
+TEST_F(PolicyClientTest, RefusesABundleOfItsOwnTrustDomainOrThatCannotBeRead) {
+  start();
+  const auto stream = accept_upgraded();
+  stream->expect<Hello>();
+  std::uint64_t nonce = 0;
+  for (const auto& [domain, roots] : {std::pair(std::string("cluster.local"), authority.certificate_pem()),
+                                      std::pair(std::string("partner.example"), std::string("nonsense"))}) {
+    const std::string name = "federated-bundle/" + domain;
+    Update bad = update(++nonce, 10);
+    bad.resources.push_back(std::make_shared<const Resource>(Resource{name, "h", encode(FederatedBundleRecord{1, roots})}));
+    stream->send(bad);
+    EXPECT_THAT(stream->expect<Nack>().reason, HasSubstr(name));
+  }
   EXPECT_EQ(receiver.count(), 0U);
 }
 
