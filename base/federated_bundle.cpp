@@ -100,7 +100,7 @@ Result<FederatedBundle> read_item(const Node& node, bool endpoints) {
   out.file = (*item)["bundle"];
   const bool has_endpoint = !(*item)["endpoint"].empty();
   if (!endpoints && has_endpoint)
-    return at("endpoint", "a sidecar fetches nothing; name a file in bundle");
+    return at("endpoint", "a sidecar fetches nothing; let postern-control fetch it (federatedBundles there), or name a file in bundle");
   if (out.file.empty() == !has_endpoint)
     return at("bundle", endpoints ? "expected either bundle, a file, or endpoint, an https URL" : "missing; expected the path of a file");
   if (has_endpoint) {

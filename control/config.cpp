@@ -87,6 +87,10 @@ std::vector<ConfigField<ControlConfig>> make_fields() {
           "authority.podRequestsPerMinute", [](auto& c) -> auto& { return c.authority.pod_requests_per_minute; },
           "SVIDs for one pod, from this replica."),
 
+      field<FederatedBundleList>(
+          "federatedBundles", [](auto& c) -> auto& { return c.federated_bundles; },
+          "Trust bundles of other trust domains, from files or bundle endpoints, for every sidecar (docs/federation.md)."),
+
       field<TrustDomainName>(
           "mesh.trustDomain", [](auto& c) -> auto& { return c.mesh.trust_domain; }, "Trust domain of the mesh; required."),
       field<Choice<default_policy_names>>(
@@ -206,6 +210,8 @@ Result<void> validate(const ControlConfig& config) {
   if (config.mesh.trust_domain.text().empty()) {
     return Error{"missing; expected the trust domain of the mesh, such as cluster.local", "mesh.trustDomain"};
   }
+  if (auto valid = check_federated_bundles(config.federated_bundles, config.mesh.trust_domain, "federatedBundles"); !valid)
+    return valid.error();
   if (config.config_map.ns.empty() || config.config_map.name.empty()) {
     return Error{"missing; expected the ConfigMap's namespace and name", "meshConfigMap"};
   }

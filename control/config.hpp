@@ -8,6 +8,7 @@
 
 #include "authz/snapshot.hpp"
 #include "base/config_table.hpp"
+#include "base/federated_bundle.hpp"
 #include "base/log.hpp"
 #include "base/result.hpp"
 
@@ -50,6 +51,8 @@ struct ControlConfig {
     std::uint32_t requests_per_second = 200;
     std::uint32_t pod_requests_per_minute = 12;
   } authority;
+
+  std::vector<FederatedBundle> federated_bundles;  // of other trust domains (docs/federation.md)
 
   // What holds where the mesh's ConfigMap says nothing (YAML: mesh.*).
   MeshSettings mesh;

@@ -70,6 +70,14 @@ Result<std::unique_ptr<Control>> Control::make(ControlConfig config, Log& log) {
     if (!webhooks) return webhooks.error();
     control->webhooks_ = *std::move(webhooks);
   }
+  if (!settings.federated_bundles.empty()) {
+    auto federation = Federation::make(control->io_, settings.federated_bundles, log, [server = control->server_.get()](auto resources) {
+      server->use_federated_bundles(std::move(resources));
+    });
+    if (!federation) return federation.error();
+    control->federation_ = *std::move(federation);
+    control->federation_->start();
+  }
   auto admin = ControlAdmin::start(settings, *control, log);
   if (!admin) return admin.error();
   control->admin_ = *std::move(admin);
@@ -107,6 +115,7 @@ Control::Control(ControlConfig config, KubeConfig kube, Log& log)
 
 Control::~Control() {
   admin_.reset();
+  federation_.reset();
   signing_.reset();
   authority_.reset();
   server_.reset();

@@ -25,6 +25,7 @@
 #include "control/cluster_store.hpp"
 #include "control/config.hpp"
 #include "control/event_recorder.hpp"
+#include "control/federation.hpp"
 #include "control/in_force.hpp"
 #include "control/kube_client.hpp"
 #include "control/metrics.hpp"
@@ -122,6 +123,8 @@ class Control final : private ControlAdminBackend {
   ResourcePtr bundle_resource_;
   std::string own_signer_;  // the serial number of what signed identity_, and the sequence of its bundle
   std::uint64_t own_sequence_ = 0;
+
+  std::unique_ptr<Federation> federation_;  // null: no other trust domain
 
   const Clock::time_point began_ = Clock::now();
   std::string store_uid_;

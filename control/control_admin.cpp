@@ -72,6 +72,7 @@ ControlFacts Control::facts() const {
     out.rotation_steps = authority_->steps();
     if (const auto authority = authority_->authority()) out.authority_expiry_seconds = unix_seconds(authority->not_after());
   }
+  if (federation_) out.federation = federation_->facts();
   out.ready = why_not_ready().empty();
   return out;
 }

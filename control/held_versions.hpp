@@ -25,6 +25,8 @@ class HeldVersions {
   bool has(std::string_view name, std::string_view hash) const;
   // As content_hash() writes it; empty: it has none of that name.
   std::string hash_of(std::string_view name) const;
+  // The position of the first name that is not before this one; size(): there is none.
+  std::size_t first_from(std::string_view name) const { return position_of(name); }
   // In order of their names.
   std::string_view name_at(std::size_t position) const;
   bool has_hash_at(std::size_t position, std::string_view hash) const;

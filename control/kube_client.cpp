@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "certs/tls_context.hpp"
 #include "control/kube_connection.hpp"
 #include "control/watch_decoder.hpp"
 
@@ -60,11 +61,32 @@ struct FileStamp {
 
 using ContextPtr = std::shared_ptr<asio::ssl::context>;
 
+// Replaces OpenSSL's own verification of the presented chain.
+int verify_spiffe_server(X509_STORE_CTX* store, void* argument) {
+  auto& expected = *static_cast<SpiffeServer*>(argument);
+  const PeerVerification verified = verify_peer(X509_STORE_CTX_get0_untrusted(store), expected.bundles, TlsEnd::server,
+                                                std::chrono::system_clock::now(), TlsSettings{}.clock_skew);
+  if (!verified.peer) {
+    expected.refusal = std::string(describe(verified.error)) + (verified.detail.empty() ? "" : " (" + verified.detail + ")");
+  } else if (verified.peer->id != expected.id) {
+    expected.refusal = "it is that of " + verified.peer->id.text();
+  } else {
+    X509_STORE_CTX_set_error(store, X509_V_OK);
+    return 1;
+  }
+  X509_STORE_CTX_set_error(store, X509_V_ERR_APPLICATION_VERIFICATION);
+  return 0;
+}
+
 Result<ContextPtr> make_context(const KubeConfig& config) {
   auto context = std::make_shared<asio::ssl::context>(asio::ssl::context::tls_client);
   SSL_CTX_set_min_proto_version(context->native_handle(), TLS1_2_VERSION);
   context->set_verify_mode(asio::ssl::verify_peer);
   boost::system::error_code ec;
+  if (config.spiffe_server) {
+    SSL_CTX_set_cert_verify_callback(context->native_handle(), verify_spiffe_server, config.spiffe_server.get());
+    return context;
+  }
   const auto refused = [&](const KubeCredential& from, const char* what) {
     return Error{std::string("no ") + what + " in PEM can be read: " + ec.message(), from.file.empty() ? config.source : from.file};
   };

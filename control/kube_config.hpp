@@ -3,9 +3,11 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 
 #include "base/result.hpp"
+#include "certs/trust_bundle.hpp"
 
 namespace postern {
 
@@ -20,6 +22,13 @@ struct KubeCredential {
   Result<std::string> read() const;
 };
 
+// A server that proves itself by an X.509-SVID (X509-SVID section 5) instead of a certificate for its name. One thread.
+struct SpiffeServer {
+  SpiffeId id;
+  TrustBundleSet bundles;
+  std::string refusal;  // why the latest certificate was refused
+};
+
 struct KubeConfig {
   std::string source;  // the file or "in-cluster", for messages
   std::string host;    // name or address, an IPv6 one without brackets
@@ -30,6 +39,7 @@ struct KubeConfig {
   KubeCredential client_certificate;  // PEM; empty where a token is used
   KubeCredential client_key;
   KubeCredential token;
+  std::shared_ptr<SpiffeServer> spiffe_server;  // null: the certificate must name `server_name`, of `authority`
 };
 
 // The current-context of a kubeconfig file (clientcmd/api/v1). What would weaken the check of the server's certificate and ways to log in

@@ -83,7 +83,9 @@ asio::awaitable<Result<void>> KubeConnection::connect(const KubeConfig& config, 
   SSL* ssl = stream_.native_handle();
   X509_VERIFY_PARAM* parameters = SSL_get0_param(ssl);
   const bool is_address = static_cast<bool>(IpAddress::parse(config.server_name));
-  if (is_address) {
+  if (config.spiffe_server) {
+    if (!is_address) SSL_set_tlsext_host_name(ssl, config.server_name.c_str());
+  } else if (is_address) {
     X509_VERIFY_PARAM_set1_ip_asc(parameters, config.server_name.c_str());
   } else {
     X509_VERIFY_PARAM_set_hostflags(parameters, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
@@ -94,6 +96,11 @@ asio::awaitable<Result<void>> KubeConnection::connect(const KubeConfig& config, 
   if (handshake_error) {
     const long verified = SSL_get_verify_result(ssl);
     if (verified == X509_V_OK) co_return Error{"the TLS handshake failed: " + text_of(handshake_error), place_of(config)};
+    if (config.spiffe_server) {
+      co_return Error{"the server's certificate is refused: " + config.spiffe_server->refusal + "; expected an X.509-SVID of " +
+                          config.spiffe_server->id.text(),
+                      place_of(config)};
+    }
     co_return Error{std::string("the server's certificate is refused: ") + X509_verify_cert_error_string(verified) +
                         "; expected one for \"" + config.server_name + "\" of the authority in " +
                         (config.authority.file.empty() ? config.source : config.authority.file),

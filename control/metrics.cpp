@@ -123,6 +123,22 @@ void add_webhooks(Families& out, const WebhookFacts& facts) {
             static_cast<double>(facts.uninjected));
 }
 
+void add_federation(Families& out, const std::vector<Federation::Facts>& federation) {
+  const auto family = [&](std::string_view name, std::string_view help, MetricType type, const auto& value) {
+    MetricFamily& added = out.begin(name, help, type);
+    for (const Federation::Facts& one : federation) Families::add(added, label("trust_domain", one.trust_domain), value(one));
+  };
+  family("postern_control_federated_authorities", "Authorities in the trust bundle of another trust domain; 0: nobody of it is trusted.",
+         MetricType::Gauge, [](const auto& one) { return static_cast<double>(one.authorities); });
+  family("postern_control_federated_sequence", "spiffe_sequence of that bundle; 0: it has none.", MetricType::Gauge,
+         [](const auto& one) { return static_cast<double>(one.sequence.value_or(0)); });
+  family("postern_control_federated_refused_total", "Retrievals that failed, and bundles that could not be taken.", MetricType::Counter,
+         [](const auto& one) { return static_cast<double>(one.refused); });
+  family("postern_control_federated_retrieved_timestamp_seconds",
+         "When the bundle endpoint last answered with a bundle, in unix time; 0: never, or a file.", MetricType::Gauge,
+         [](const auto& one) { return one.retrieved_at_seconds; });
+}
+
 }  // namespace
 
 void DurationBuckets::observe(double seconds) {
@@ -164,6 +180,7 @@ std::string render_metrics(const ControlFacts& facts) {
   out.gauge("postern_control_trust_bundle_sequence", "Of the trust bundle in force; 0: no built-in CA.",
             static_cast<double>(facts.bundle_sequence));
   out.counter("postern_control_rotation_steps_total", "Steps of the authority's rotation that this replica took.", facts.rotation_steps);
+  add_federation(out, facts.federation);
   out.counter("postern_identity_rejected_total", "Identity files refused.", facts.identity_rejected);
   return out.text();
 }

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "control/federation.hpp"
 #include "control/policy_server.hpp"
 #include "control/publisher.hpp"
 #include "control/signing_server.hpp"
@@ -71,6 +72,7 @@ struct ControlFacts {
   double authority_expiry_seconds = 0;  // unix time; 0: no built-in CA
   std::uint64_t bundle_sequence = 0;
   std::uint64_t rotation_steps = 0;
+  std::vector<Federation::Facts> federation;  // by trust domain
   bool ready = false;
 };
 

@@ -158,6 +158,13 @@ void PolicyServer::use_trust_bundle(const ResourcePtr& bundle) {
   }
 }
 
+void PolicyServer::use_federated_bundles(std::map<std::string, ResourcePtr, std::less<>> bundles) {
+  context_.federated_bundles = std::move(bundles);
+  for (const auto& [key, session] : sessions_) {
+    if (session->stream) session->stream->trust_bundle_changed();
+  }
+}
+
 void PolicyServer::for_each_stream(const std::function<void(const PolicyStream&)>& visit) const {
   for (const auto& [owner, session] : by_owner_) visit(*session->stream);
 }

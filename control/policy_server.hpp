@@ -41,6 +41,8 @@ class PolicyServer {
   Result<void> use_ticket_keys(TicketKeys keys);
   // What every stream carries from now on beside its subscription (docs/stream.md, trust-bundle).
   void use_trust_bundle(const ResourcePtr& bundle);
+  // Trust bundles of other trust domains, as StreamContext has them.
+  void use_federated_bundles(std::map<std::string, ResourcePtr, std::less<>> bundles);
   // Of the sidecars that are in step, or on their way there.
   void for_each_stream(const std::function<void(const PolicyStream&)>& visit) const;
   // Accepts. Streams wait until the store is synced.

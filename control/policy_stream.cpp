@@ -182,6 +182,18 @@ void PolicyStream::add_trust_bundle(Subscription::Difference& difference) const 
   if (!acknowledged_.has(context_.trust_bundle->name, context_.trust_bundle->hash)) difference.resources.push_back(context_.trust_bundle);
 }
 
+// Likewise. What this replica has not fetched yet, another one has sent: it stays.
+void PolicyStream::add_federated_bundles(Subscription::Difference& difference) const {
+  std::erase_if(difference.removed, [](const std::string& name) { return name.starts_with(federated_bundle_prefix); });
+  for (std::size_t i = acknowledged_.first_from(federated_bundle_prefix);
+       i < acknowledged_.size() && acknowledged_.name_at(i).starts_with(federated_bundle_prefix); ++i) {
+    if (!context_.federated_bundles.contains(acknowledged_.name_at(i))) difference.removed.emplace_back(acknowledged_.name_at(i));
+  }
+  for (const auto& [name, resource] : context_.federated_bundles) {
+    if (resource != nullptr && !acknowledged_.has(name, resource->hash)) difference.resources.push_back(resource);
+  }
+}
+
 std::optional<std::string> PolicyStream::next_message() {
   if (ended_) return std::nullopt;
   if (announce_waiting_) {
@@ -202,6 +214,7 @@ std::optional<std::string> PolicyStream::next_update() {
   auto difference = whole_ ? subscription_->difference(acknowledged_) : subscription_->changes(acknowledged_);
   whole_ = false;
   add_trust_bundle(difference);
+  add_federated_bundles(difference);
   answers_.insert(answers_.end(), std::make_move_iterator(answers_later_.begin()), std::make_move_iterator(answers_later_.end()));
   answers_later_.clear();
   // The first one also when it is empty: its acknowledgement says that what the sidecar had is in force, and is right.

@@ -51,6 +51,8 @@ struct StreamContext {
   ResourcePtr trust_bundle = nullptr;  // of the built-in CA; null: sidecars have theirs from elsewhere
   // A sidecar waits until this replica has seen that mark; may be null. Called again and again while it does.
   std::function<void(const Mark& mark)> behind = nullptr;
+  // Trust bundles of other trust domains by their resource's name; null: of a domain that is configured, but not known yet at this replica.
+  std::map<std::string, ResourcePtr, std::less<>> federated_bundles = {};
 };
 
 // Whose stream it is, as the SVID says it.
@@ -84,7 +86,7 @@ class PolicyStream {
   std::optional<std::string> next_message();
   // The store or the publisher has moved on: a stream that waits for that may go on. REQUIRES: right after a flush.
   void proceed(Clock::time_point now);
-  // The context's trust bundle is another one.
+  // A trust bundle of the context is another one.
   void trust_bundle_changed();
   const std::optional<End>& ended() const { return ended_; }
 
@@ -121,6 +123,7 @@ class PolicyStream {
   void end(End::Kind kind, std::string reason);
   std::optional<std::string> next_update();
   void add_trust_bundle(Subscription::Difference& difference) const;
+  void add_federated_bundles(Subscription::Difference& difference) const;
 
   StreamOwner owner_;
   StreamContext& context_;

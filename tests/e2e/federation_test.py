@@ -1,18 +1,18 @@
 """Callers of another trust domain: refused until namespace or policy allows them, verified with their own domain's bundle and no other's, cut
-when bundle or annotation goes. The bundles come from files."""
+when bundle or annotation goes. The bundles come from files, and from bundle endpoints by way of the control plane."""
 
 import json
 import os
 import ssl
 import unittest
 
-from kit.bundles import spiffe_bundle
+from kit.bundles import BundleEndpoint, spiffe_bundle
 from kit.cluster import Cluster, allow, policy
-from kit.controlled import PORT
+from kit.controlled import PORT, ControlledMesh
 from kit.peer import Peer, Reset, Truncated, context
 from kit.pki import Authority
 from kit.processes import run
-from kit.sidecar import program
+from kit.sidecar import program, sum_of_samples
 from kit.waiting import wait_until
 
 BILLING, OTHER = "spiffe://partner.example/billing", "spiffe://partner.example/other"
@@ -210,3 +210,122 @@ class BundleTest(FileCase):
                 again.recv(1)
             found = self.record(again.sock.getsockname()[1])
         self.assertEqual((found["close.reason"], found["close.detail"]), ("identity_rejected", "unknown_trust_domain"), found)
+
+
+# ctest: timeout 240
+class EndpointTest(unittest.TestCase):
+    """postern-control fetches the bundles of two trust domains, one by either profile, and api's sidecar has them by its stream."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.mesh = mesh = ControlledMesh("api", replicas=1, start=False)
+        cls.addClassCleanup(mesh.close)
+        folder = mesh.net.folder
+        cls.web_ca = Authority(f"{folder}/web", "web.example", name="web CA")
+        cls.partner = Authority(f"{folder}/partner", "partner.example", name="partner CA")
+        cls.peer = Authority(f"{folder}/peer", "peer.example", name="peer CA")
+        pod = mesh.net.pod("endpoints")
+        server = cls.web_ca.issue("", subject="/O=web", extensions=f"subjectAltName=IP:{pod.v4}\nextendedKeyUsage=serverAuth\n")
+        cls.partner_endpoint = BundleEndpoint(pod, 8443, server, spiffe_bundle(cls.partner, sequence=1, hint=1))
+        cls.peer_endpoint = BundleEndpoint(pod, 9443, cls.peer.issue("spiffe://peer.example/server"), spiffe_bundle(cls.peer, sequence=1, hint=1))
+        cls.addClassCleanup(cls.partner_endpoint.close)
+        cls.addClassCleanup(cls.peer_endpoint.close)
+        cls.control = mesh.replicas[0]
+        for name, ca in (("web.pem", cls.web_ca), ("peer.pem", cls.peer)):
+            write(f"{cls.control.folder}/{name}", ca.certificate)
+        cls.federated = [
+            {"trustDomain": "partner.example", "endpoint": f"https://{cls.partner_endpoint.address}/bundle", "profile": "https_web",
+             "endpointRoots": f"{cls.control.folder}/web.pem"},
+            {"trustDomain": "peer.example", "endpoint": f"https://{cls.peer_endpoint.address}", "profile": "https_spiffe",
+             "endpointSpiffeId": "spiffe://peer.example/server", "endpointBundle": f"{cls.control.folder}/peer.pem"}]
+        cls.control.config["federatedBundles"] = cls.federated
+        mesh.api.patch("Pod", "api", {"metadata": {"annotations": SPEAKS_SPIFFE}}, "default")
+        mesh.api.namespace("default", {"team": "shop"}, {"postern.dev/allow-trust-domain": "partner.example,peer.example"})
+        cls.control.start()
+        cls.sidecar = mesh.sidecars["api"]
+        cls.sidecar.start()
+        cls.caller = Caller(mesh.net.pod("caller"), mesh.pods["api"].v4)
+
+    def comes_to(self, svid, expected):
+        """Until it does: the endpoints are asked every five seconds."""
+        last = []
+        def look():
+            last[:] = self.caller.call(svid)
+            return (last[0] == b"ping") == expected
+        wait_until(look, 30, lambda: f"{svid.spiffe_id} to be {'allowed' if expected else 'refused'}; it was {last}\n{self.mesh.said()}", interval=0.2)
+        return self.sidecar.wait_record(direction="inbound", **{"source.port": last[1]})
+
+    def metric(self, name, domain):
+        return sum_of_samples(self.control.admin("GET", "/metrics")[1], name, trust_domain=domain)
+
+    def asked(self, endpoint, times=1):
+        """The endpoint has been asked that often again, and the answer looked at."""
+        before = endpoint.requests
+        wait_until(lambda: endpoint.requests >= before + times, 30, self.mesh.said)
+
+    def test_1_both_profiles(self):
+        for ca in (self.partner, self.peer):
+            self.comes_to(ca.issue(f"spiffe://{ca.trust_domain}/billing"), True)
+            self.assertEqual(self.metric("postern_control_federated_authorities", ca.trust_domain), 1)
+            self.assertGreater(self.metric("postern_control_federated_retrieved_timestamp_seconds", ca.trust_domain), 0)
+        found = self.comes_to(self.peer.issue(BILLING), False)
+        self.assertEqual((found["close.reason"], found["close.detail"]), ("identity_rejected", "untrusted"), found)
+        domains = {bundle["trust_domain"] for bundle in self.sidecar.admin("GET", "/identities")[1]["bundles"]}
+        self.assertEqual(domains, {"cluster.local", "partner.example", "peer.example"})
+
+    def test_2_rotation_and_what_is_bad_or_older(self):
+        following = Authority(f"{self.mesh.net.folder}/following", "partner.example", name="next CA")
+        old, new = self.partner.issue(BILLING), following.issue(BILLING)
+        self.comes_to(old, True)
+        with self.caller.open(old) as peer:
+            self.partner_endpoint.body = spiffe_bundle(following, sequence=5, hint=1)
+            self.comes_to(new, True)
+            self.comes_to(old, False)
+            peer.send(b"ping")
+            self.assertEqual(peer.recv(4), b"ping", "a rotation cuts nobody")
+        for body, status, said in (("{", 200, "cannot be read"), (spiffe_bundle(self.partner, sequence=4), 200, "older than the one in force"),
+                                   ("x" * (1 << 20) + "x", 200, "longer than 1048576 bytes"), (self.partner_endpoint.body, 503, "answered 503"),
+                                   (self.partner.certificate, 200, "no SPIFFE bundle")):
+            refused = self.metric("postern_control_federated_refused_total", "partner.example")
+            self.partner_endpoint.body, self.partner_endpoint.status = body, status
+            self.control.process.wait_for_output(f'"federated_bundle_refused".*{said}', 30)
+            self.assertGreater(self.metric("postern_control_federated_refused_total", "partner.example"), refused)
+            self.comes_to(new, True)
+        self.partner_endpoint.body, self.partner_endpoint.status = spiffe_bundle(self.partner, sequence=6, hint=1), 200
+        self.comes_to(old, True)
+
+    def test_3_an_endpoint_proves_itself_by_the_latest_bundle(self):
+        impostor = self.peer.issue("spiffe://peer.example/impostor")
+        good, self.peer_endpoint.svid = self.peer_endpoint.svid, impostor
+        self.control.process.wait_for_output("refused: it is that of spiffe://peer.example/impostor; expected an X.509-SVID of "
+                                             "spiffe://peer.example/server", 30)
+        self.peer_endpoint.svid = good
+        following = Authority(f"{self.mesh.net.folder}/following-peer", "peer.example", name="next CA")
+        self.peer_endpoint.body = spiffe_bundle(self.peer, following, sequence=2, hint=1)
+        self.comes_to(following.issue("spiffe://peer.example/billing"), True)
+        self.peer_endpoint.svid = following.issue("spiffe://peer.example/server")  # which the file that it began with does not know
+        self.peer_endpoint.body = spiffe_bundle(following, sequence=3, hint=1)
+        self.comes_to(self.peer.issue("spiffe://peer.example/billing"), False)
+        self.comes_to(following.issue("spiffe://peer.example/billing"), True)
+
+    def test_4_a_replica_that_knows_nothing_yet_takes_nothing_away_and_an_entry_that_goes_does(self):
+        billing = self.partner.issue(BILLING)
+        self.comes_to(billing, True)
+        with self.caller.open(billing) as peer:
+            self.partner_endpoint.status = 503
+            self.restart(self.federated)
+            self.control.process.wait_for_output('"federated_bundle_refused".*answered 503', 30)
+            peer.send(b"ping")
+            self.assertEqual(peer.recv(4), b"ping")
+            self.comes_to(billing, True)
+            self.restart(self.federated[1:])
+            self.assertIsInstance(peer.end(), (Reset, Truncated))
+        found = self.comes_to(billing, False)
+        self.assertEqual((found["close.reason"], found["close.detail"]), ("identity_rejected", "unknown_trust_domain"), found)
+
+    def restart(self, federated):
+        """The control plane with another list; the sidecar is in step with it on return."""
+        self.control.stop()
+        self.control.config["federatedBundles"] = federated
+        self.control.start()
+        wait_until(lambda: self.mesh.serving("api") is not None, 30, self.mesh.said)

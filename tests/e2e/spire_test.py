@@ -5,6 +5,10 @@ import re
 import socket
 import unittest
 
+from kit.control import Control, free_port
+from kit.kube import KubeServer
+from kit.peer import Peer
+from kit.pki import Authority
 from kit.cluster import Cluster, allow, gone, knock, pod_object, policy
 from kit.processes import run
 from kit.sidecar import PROXY_UID, Sidecar, program
@@ -262,3 +266,47 @@ class GoSpiffeTest(SpireCase):
 
 if __name__ == "__main__":
     unittest.main()
+
+
+# ctest: timeout 300
+# ctest: stage spire
+# ctest: release only
+class FederationTest(SpireCase):
+    """Bundles of other trust domains: SPIRE gives one to our sidecar by its Workload API; and our control plane asks SPIRE's bundle endpoint."""
+
+    def test_a_federated_bundle_of_the_workload_api(self):
+        partner = Authority(f"{self.cluster.net.folder}/partner", "partner.example")
+        self.spire.set_bundle("partner.example", partner.certificate)
+        self.spire.register("/ns/default/sa/api", uid=PROXY_UID, federates_with="partner.example")
+        api = self.sidecar("api", annotations={"postern.dev/mtls": "7000=spiffe"})
+        self.cluster.app(api, 7000)
+        self.cluster.namespace["metadata"]["annotations"] = {"postern.dev/allow-trust-domain": "partner.example"}
+        self.cluster.publish(wait=False)
+        sidecar = self.cluster.sidecars["api"]
+        sidecar.start()
+        self.wait_adopted(sidecar)
+        wait_until(lambda: "partner.example" in {b["trust_domain"] for b in sidecar.admin("GET", "/identities")[1]["bundles"]}, SLOW,
+                   lambda: sidecar.output()[-3000:])
+        caller = self.cluster.net.pod("caller")
+        with Peer.connect(caller, api.v4, 7000, partner.issue("spiffe://partner.example/billing"), alpn=(), verify=False) as peer:
+            peer.send(b"ping")
+            self.assertEqual(peer.recv(4), b"ping")
+        into = sidecar.wait_record(direction="inbound", **{"source.spiffe_id": "spiffe://partner.example/billing"})
+        self.assertEqual(into["verdict"], "FORWARDED", into)
+
+    def test_the_bundle_endpoint_of_a_spire_server(self):
+        port = free_port()
+        other = Spire(f"{self.cluster.net.folder}/other", "other.example", endpoint_port=port)
+        self.addCleanup(other.stop)
+        kube = KubeServer(f"{self.cluster.net.folder}/kube")
+        self.addCleanup(kube.stop)
+        kube.api().namespace("postern-system")
+        control = Control(f"{self.cluster.net.folder}/control", kube.kubeconfig, Authority(f"{self.cluster.net.folder}/mesh", "cluster.local"))
+        bundle = f"{control.folder}/other.pem"
+        with open(other.folder / "bundle.pem", encoding="ascii") as source, open(bundle, "w", encoding="ascii") as file:
+            file.write(source.read())
+        control.config["federatedBundles"] = [{"trustDomain": "other.example", "endpoint": f"https://127.0.0.1:{port}", "profile": "https_spiffe",
+                                               "endpointSpiffeId": other.id_of("/spire/server"), "endpointBundle": bundle}]
+        control.start(wait=False)
+        self.addCleanup(control.kill)
+        control.process.wait_for_output('"federated_bundle_retrieved".*"trust_domain":"other.example","authorities":"1".*"next_in_s":"10"', SLOW)

@@ -30,7 +30,7 @@ class Control:
         os.makedirs(self.folder, exist_ok=True)
         os.chown(self.folder, uid, uid)
         self.admin_path = f"{self.folder}/admin.sock"
-        stream, health, signing = (STREAM, HEALTH, SIGNING) if pod else (_free_port(), _free_port(), _free_port())
+        stream, health, signing = (STREAM, HEALTH, SIGNING) if pod else (free_port(), free_port(), free_port())
         self.address = f"{pod.v4 if pod else '127.0.0.1'}:{stream}"
         self.health_address = (pod.v4 if pod else "127.0.0.1", health)
         self.signing_address = f"{pod.v4 if pod else '127.0.0.1'}:{signing}"
@@ -106,7 +106,7 @@ class Control:
         return sum_of_samples(self.admin("GET", "/metrics")[1], name, **labels)
 
 
-def _free_port():
+def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

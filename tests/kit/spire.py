@@ -26,12 +26,21 @@ SERVER = """server {{
   data_dir = "{folder}/server"
   trust_domain = "{trust_domain}"
   log_level = "INFO"
-}}
+{federation}}}
 plugins {{
   DataStore "sql" {{ plugin_data {{ database_type = "sqlite3" connection_string = "{folder}/server/entries" }} }}
   NodeAttestor "join_token" {{ plugin_data {{}} }}
   KeyManager "memory" {{ plugin_data {{}} }}
 }}
+"""
+FEDERATION = """  federation {{
+    bundle_endpoint {{
+      address = "127.0.0.1"
+      port = {port}
+      refresh_hint = "10s"
+      profile "https_spiffe" {{}}
+    }}
+  }}
 """
 AGENT = """agent {{
   server_address = "127.0.0.1"
@@ -61,7 +70,8 @@ def program(name):
 class Spire:
     """A SPIRE server and one agent. Their output is in server.log and agent.log of `folder`, whose path must be short (a unix socket's is)."""
 
-    def __init__(self, folder, trust_domain):
+    def __init__(self, folder, trust_domain, *, endpoint_port=None):
+        """`endpoint_port`: where the server serves its bundle, by the profile https_spiffe."""
         self.folder, self.trust_domain = pathlib.Path(folder), trust_domain
         self.folder.mkdir(parents=True)
         self.folder.chmod(0o755)  # the agent's socket is for every uid
@@ -69,7 +79,8 @@ class Spire:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        values = {"folder": self.folder, "port": port, "trust_domain": trust_domain}
+        values = {"folder": self.folder, "port": port, "trust_domain": trust_domain,
+                  "federation": FEDERATION.format(port=endpoint_port) if endpoint_port else ""}
         (self.folder / "server.conf").write_text(SERVER.format(**values))
         (self.folder / "agent.conf").write_text(AGENT.format(**values))
         self.endpoint = f"unix://{self.folder}/agent.sock"
@@ -98,10 +109,16 @@ class Spire:
     def id_of(self, path):
         return f"spiffe://{self.trust_domain}{path}"
 
-    def register(self, path, *, uid, ttl=3600, hint=None):
+    def set_bundle(self, trust_domain, certificate):
+        """The bundle of another trust domain, PEM."""
+        path = self.folder / f"{trust_domain}.pem"
+        path.write_text(certificate)
+        self._server("bundle", "set", "-format", "pem", "-id", f"spiffe://{trust_domain}", "-path", str(path))
+
+    def register(self, path, *, uid, ttl=3600, hint=None, federates_with=None):
         """An entry for every process of that uid; returns its id. The agent knows of it some seconds later."""
         made = self._server("entry", "create", "-parentID", self.id_of("/node"), "-spiffeID", self.id_of(path), "-selector", f"unix:uid:{uid}",
-                            "-x509SVIDTTL", str(ttl), *(["-hint", hint] if hint else []), "-output", "json")
+                            "-x509SVIDTTL", str(ttl), *(["-hint", hint] if hint else []), *(["-federatesWith", f"spiffe://{federates_with}"] if federates_with else []), "-output", "json")
         result = json.loads(made)["results"][0]
         if result["status"]["code"] != 0:
             raise RuntimeError(f"entry {path}: {result['status']}")

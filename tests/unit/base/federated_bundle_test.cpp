@@ -75,7 +75,7 @@ TEST(FederatedFileList, HasFilesOnly) {
   EXPECT_TRUE(FederatedFileList::read(node_of("[{trustDomain: a, bundle: /a}]")));
   const auto fetched = FederatedFileList::read(node_of("[{trustDomain: a, endpoint: 'https://a', profile: https_web}]"));
   ASSERT_FALSE(fetched);
-  EXPECT_THAT(fetched.error().message, HasSubstr("a sidecar fetches nothing; name a file in bundle"));
+  EXPECT_THAT(fetched.error().message, HasSubstr("a sidecar fetches nothing; let postern-control fetch it"));
 }
 
 TEST(FederatedBundles, AreNotOfTheOwnTrustDomain) {

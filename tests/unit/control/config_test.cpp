@@ -19,6 +19,7 @@ TEST(ControlConfig, ReadsWhatItPrints) {
   const auto config = parse(R"(
 listen: {stream: 1, health: 2, adminSocket: /run/a.sock}
 identity: {certificate: a, key: b, bundle: c}
+federatedBundles: [{trustDomain: a.example, bundle: /a}, {trustDomain: b.example, endpoint: "https://b.example", profile: https_web}]
 mesh: {trustDomain: example.org, defaultPolicy: deny, mtls: permissive, audit: true, clusterCidrs: ["10.0.0.0/8"]}
 meshConfigMap: {namespace: mesh, name: settings}
 kubeconfig: /k
@@ -57,6 +58,14 @@ TEST(ControlConfig, NeedsIdentityTrustDomainAndPortsOfItsOwn) {
   config = complete();
   config.publish.longest = config.publish.quiet - std::chrono::milliseconds{1};
   EXPECT_THAT(validate(config).error().text(), HasSubstr("publish.longest"));
+}
+
+TEST(ControlConfig, FederatesWithOthersOnly) {
+  ControlConfig config = complete();
+  config.federated_bundles = parse("federatedBundles: [{trustDomain: example.org, bundle: /a}]")->federated_bundles;
+  EXPECT_THAT(validate(config).error().text(), HasSubstr("federatedBundles: example.org is this mesh's own trust domain"));
+  EXPECT_THAT(parse("federatedBundles: [{trustDomain: a.example, endpoint: 'http://a.example', profile: https_web}]").error().text(),
+              HasSubstr("control.yaml:1:19: federatedBundles: item 1: endpoint: a bundle is fetched over TLS only; write https://"));
 }
 
 TEST(ControlConfig, IsAllInTheDocumentation) {

@@ -5,6 +5,7 @@
 
 #include <set>
 
+#include "control/resource_hash.hpp"
 #include "tests/unit/control/cluster_feed.hpp"
 
 namespace postern::test {
@@ -187,6 +188,41 @@ TEST_F(OneStream, UnchangedResourcesAreNotSentAgain) {
   const Update update = update_of(due(next));  // empty, but there: its ACK says that what the sidecar has is right
   EXPECT_THAT(update.resources, IsEmpty());
   EXPECT_THAT(update.removed, IsEmpty());
+}
+
+TEST_F(OneStream, BundlesOfOtherTrustDomainsComeAndGoWithoutTheCluster) {
+  list();
+  const auto bundle = [](const std::string& domain, std::uint64_t sequence) {
+    const std::string name = federated_bundle_resource_name(domain);
+    return std::pair(name, make_resource(name, encode(FederatedBundleRecord{sequence, "roots"})));
+  };
+  context.federated_bundles = {bundle("partner.example", 1)};
+  EXPECT_THAT(names_of(begin(stream)), Contains("federated-bundle/partner.example"));
+  context.federated_bundles = {bundle("partner.example", 2), bundle("new.example", 1)};
+  stream.trust_bundle_changed();
+  const Update changed = update_of(due(stream));
+  EXPECT_EQ(names_of(changed), (std::set<std::string>{"federated-bundle/new.example", "federated-bundle/partner.example"}));
+  EXPECT_THAT(changed.removed, IsEmpty());
+  say(stream, Ack{changed.nonce});
+  context.federated_bundles.erase("federated-bundle/partner.example");
+  stream.trust_bundle_changed();
+  const Update removed = update_of(due(stream));
+  EXPECT_THAT(removed.resources, IsEmpty());
+  EXPECT_THAT(removed.removed, testing::ElementsAre("federated-bundle/partner.example"));
+  say(stream, Ack{removed.nonce});
+  stream.trust_bundle_changed();
+  EXPECT_THAT(due(stream), IsEmpty());
+}
+
+// A replica that has just started must not take away what another one has sent.
+TEST_F(OneStream, ABundleThatIsNotKnownHereYetStaysWithTheSidecar) {
+  list();
+  context.federated_bundles = {{"federated-bundle/partner.example", nullptr}};
+  Hello hello;
+  hello.have = {{"federated-bundle/partner.example", "h"}, {"federated-bundle/former.example", "h"}};
+  const Update first = begin(stream, hello);
+  EXPECT_EQ(names_of(first).count("federated-bundle/partner.example"), 0U);
+  EXPECT_THAT(first.removed, testing::ElementsAre("federated-bundle/former.example"));
 }
 
 TEST_F(OneStream, OneUpdateIsUnderWayAndTheNewestStateFollows) {
