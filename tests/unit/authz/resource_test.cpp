@@ -163,7 +163,7 @@ TEST(Resource, HostileBodiesAreRefusedAndNamed) {
        "expected 0 to 0"},
       {"allow-list", R"({"ingress":{"rules":[{"namespace":"a","policy":"p","rule":-1,"peers":[{}]}]},"egress":{}})", "rule"},
       {"allow-list",
-       R"({"ingress":{"rules":[{"namespace":"a","policy":"p","rule":0,"peers":[{"cidr":"10.0.0.0/8","set":0}]}]},"egress":{}})", "both"},
+       R"({"ingress":{"rules":[{"namespace":"a","policy":"p","rule":0,"peers":[{"cidr":"10.0.0.0/8","set":0}]}]},"egress":{}})", "names more than one"},
       {"allow-list",
        R"({"ingress":{"rules":[{"namespace":"a","policy":"p","rule":0,"peers":[{"cidr":"10.0.0.0/8","except":["11.0.0.0/9"]}]}]},"egress":{}})",
        "lies outside"},
