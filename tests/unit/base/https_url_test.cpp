@@ -21,7 +21,9 @@ TEST(HttpsUrl, IsRefusedWithWhatIsExpected) {
         "https://[fd00::1", "https://[a.example]", "https://[fd00::1]8443", "https://a\tb", "https://a,b", "https://\xC3\xA9.example"}) {
     const auto url = parse_https_url(bad);
     EXPECT_FALSE(url) << bad;
-    if (!url) EXPECT_TRUE(url.error().message.starts_with("expected ")) << url.error().message;
+    if (!url) {
+      EXPECT_TRUE(url.error().message.starts_with("expected ")) << url.error().message;
+    }
   }
   EXPECT_FALSE(parse_https_url("https://" + std::string(254, 'a')));
 }
