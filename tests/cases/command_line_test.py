@@ -62,7 +62,8 @@ class CommandLine(unittest.TestCase):
     def test_bad_command_lines(self):
         self.refused([], "Usage")
         self.refused(["chekc"], "no command 'chekc'")
-        self.refused(["check"], "either --manifests or --control")
+        self.refused(["check", "--manifests", MANIFESTS, "--control", "control:15010"], "--manifests, --control", "exclude each other")
+        self.refused(["check", "--kubeconfig", "/nowhere"], "/nowhere: cannot be opened", "expected a kubeconfig file")
         self.refused(["check", "--manifests"], "needs a value")
         self.refused(["check", "--manifests", MANIFESTS, "--manifests", MANIFESTS], "given twice")
         self.refused(["check", "--manifests", MANIFESTS, "--deep"], "no option '--deep'")

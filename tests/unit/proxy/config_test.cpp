@@ -209,6 +209,15 @@ TEST(ConfigFields, EachReadsWhatItPrintsAndNothingElse) {
                     : field.type == "list of serial numbers" ? "4B2F"
                     : field.type == "list of SPIFFE IDs"     ? "spiffe://cluster.local/a"
                                                              : "10.0.0.0/8";
+      if (field.path == "identity.federatedBundles") {
+        Node text;
+        text.kind = Node::Kind::string;
+        item.kind = Node::Kind::mapping;
+        text.scalar = "partner.example";
+        item.fields.emplace_back("trustDomain", text);
+        text.scalar = "/bundle.pem";
+        item.fields.emplace_back("bundle", text);
+      }
       if (!field.parse(node, config)) {
         node.kind = Node::Kind::sequence;
         node.items = {item};
