@@ -12,8 +12,10 @@ import time
 import unittest
 
 from kit.cluster import App, knock, policy
-from kit.rendered import SYSTEM, WEBHOOKS, InstalledMesh
 from kit.pki import openssl
+from kit.processes import run
+from kit.rendered import SYSTEM, WEBHOOKS, InstalledMesh
+from kit.sidecar import program
 from kit.waiting import wait_until
 
 PORT = 7000
@@ -54,7 +56,9 @@ class CertificateFilesTest(unittest.TestCase):
         self.addCleanup(temporary.cleanup)
         folder = temporary.name
         make_certificate(folder)
-        mesh = InstalledMesh("everything.yaml", certificate=folder)
+        authority = json.loads(run([program("posternctl"), "ca", "init", "--trust-domain", "cluster.local"], check=True).stdout)
+        authority["metadata"]["name"] = "mesh-ca"  # authority.givenSecret
+        mesh = InstalledMesh("everything.yaml", certificate=folder, secrets=[authority])
         self.addCleanup(mesh.close)
         self.assertEqual(mesh.create("web")["metadata"]["annotations"]["postern.dev/injected"], "true")
         given = base64.b64encode(pathlib.Path(folder, "ca.crt").read_bytes()).decode()

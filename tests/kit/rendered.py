@@ -34,9 +34,9 @@ def chart_objects(rendered="default.yaml"):
 
 class InstalledMesh:
     """`pods`: the kit pods by name; `sidecars`: their processes. With `certificate`, what the Secret of webhook.certificateSecret holds (tls.crt,
-    tls.key, ca.crt) in a folder, and in the webhooks by cert-manager, which is not here."""
+    tls.key, ca.crt) in a folder, and in the webhooks by cert-manager, which is not here. `secrets`: those that the values name."""
 
-    def __init__(self, rendered="default.yaml", *, certificate=None):
+    def __init__(self, rendered="default.yaml", *, certificate=None, secrets=()):
         self.net = Network()
         self.home = self.net.pod("kube")  # the API server and postern-control: a webhook is registered by URL, as nothing routes a Service here
         self.kube = KubeServer(f"{self.net.folder}/kube-data", pod=self.home)
@@ -51,6 +51,8 @@ class InstalledMesh:
         for item in self.objects:
             if item["kind"] not in WEBHOOKS and item["kind"] in ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "ConfigMap"):
                 self.api.apply(item)
+        for secret in secrets:
+            self.api.create(secret)
         self.register()
         self.hosts = f"{self.net.folder}/hosts"
         pathlib.Path(self.hosts).write_text(f"127.0.0.1 localhost\n{self.home.v4} postern-control.{SYSTEM}.svc\n", encoding="ascii")
