@@ -79,7 +79,10 @@ class Witness:
         def look():
             found = self.application.sidecars[pod].records(**fields)
             return found[since] if len(found) > since else None
-        return wait_until(look, 10, f"{what} in the access log of {pod}")
+        def others():
+            latest = "\n".join(json.dumps(record) for record in self.application.sidecars[pod].records()[-5:])
+            return f"{what} in the access log of {pod}; the latest there:\n{latest}"
+        return wait_until(look, 10, others)
 
     def pair(self, source, destination, outbound):
         """The record of the other side, found by the ID that both derive; None if nothing left the source."""
