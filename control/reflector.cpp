@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/back_off.hpp"
 #include "control/watch_decoder.hpp"
 
 namespace postern {
@@ -224,7 +225,10 @@ class Reflector::Impl : public std::enable_shared_from_this<Impl> {
     const bool replaced = std::exchange(watch_stop_, nullptr)->stopped();
     if (stopped_) co_return;
     if (replaced) co_return;  // by a short one, from where this one was
-    if (now.progress || (now.began && Clock::now() - began > kLasted)) failures_ = 0;
+    if (now.progress || (now.began && Clock::now() - began > kLasted)) {
+      failures_ = 0;
+      waits_.reset();
+    }
 
     if (!response) {
       fail("watch", response.error());
@@ -413,10 +417,7 @@ class Reflector::Impl : public std::enable_shared_from_this<Impl> {
   }
 
   asio::awaitable<void> back_off() {
-    const unsigned doublings = std::min(failures_ > 0 ? failures_ - 1 : 0U, 16U);
-    const auto grown = std::min(settings_.backoff_most, settings_.backoff_first * (1U << doublings));
-    const auto jittered = milliseconds(static_cast<std::int64_t>(static_cast<double>(grown.count()) * jitter()));
-    timer_.expires_after(std::max(jittered, std::exchange(retry_after_, milliseconds(0))));
+    timer_.expires_after(std::max(waits_.next(random_), std::exchange(retry_after_, milliseconds(0))));
     co_await timer_.async_wait(asio::as_tuple(asio::use_awaitable));
   }
 
@@ -445,6 +446,7 @@ class Reflector::Impl : public std::enable_shared_from_this<Impl> {
   std::shared_ptr<KubeStop> watch_stop_;  // of the watch that is under way
   ObjectReader reader_;
   std::mt19937_64 random_;
+  BackOff waits_{settings_.backoff_first, settings_.backoff_most};
   bool stopped_ = false;
   bool listed_ = false;    // stats.version is one to watch from
   unsigned failures_ = 0;  // in a row

@@ -14,11 +14,13 @@
 #include <random>
 #include <thread>
 
+#include "base/back_off.hpp"
 #include "base/descriptor.hpp"
 #include "base/thread.hpp"
 #include "certs/authority.hpp"
 #include "certs/certificate_builder.hpp"
 #include "certs/csr.hpp"
+#include "certs/rotation.hpp"
 #include "proxy/identity_state.hpp"
 #include "proxy/signing_client.hpp"
 #include "proxy/state_file.hpp"
@@ -177,10 +179,7 @@ void ControlSource::Impl::tell(Result<X509ContextPtr> news) {
 
 // REQUIRES: as tell()
 void ControlSource::Impl::publish(const X509ContextPtr& context, IdentityState state) {
-  // Half of its life, give or take a tenth: the sidecars of a cluster that started together do not renew together.
-  const SystemTime begins = context->svid.not_before + not_before_skew;
-  const double part = std::uniform_real_distribution<double>(0.4, 0.6)(renewal_random_);
-  renew_at_ = begins + std::chrono::duration_cast<SystemTime::duration>((context->svid.not_after - begins) * part);
+  renew_at_ = renewal_time(context->svid.not_before + not_before_skew, context->svid.not_after, renewal_random_);
   ends_ = context->svid.not_after;
   last_error_.clear();
   wipe(state_.key);
@@ -240,7 +239,7 @@ milliseconds ControlSource::Impl::until_renewal() {
 
 asio::awaitable<void> ControlSource::Impl::run() {
   asio::steady_timer timer(io_);
-  milliseconds back_off = first_back_off;
+  BackOff back_off(first_back_off, longest_back_off);
   while (true) {
     if (const milliseconds left = until_renewal(); left.count() > 0) {
       timer.expires_after(left);
@@ -249,7 +248,7 @@ asio::awaitable<void> ControlSource::Impl::run() {
     }
     auto renewed = co_await renew();
     if (renewed) {
-      back_off = first_back_off;
+      back_off.reset();
       continue;
     }
     {
@@ -258,10 +257,8 @@ asio::awaitable<void> ControlSource::Impl::run() {
       // What is only late is no news for long: it is said once for each reason. Until its end, the SVID is as good as before.
       if (text != std::exchange(last_error_, text)) tell(Error{"cannot get an SVID from the control plane: " + text, {}});
     }
-    std::uniform_int_distribution<std::int64_t> jitter(back_off.count() / 2, back_off.count());
-    timer.expires_after(milliseconds(jitter(random_)));
+    timer.expires_after(back_off.next(random_));
     co_await timer.async_wait(asio::use_awaitable);
-    back_off = std::min(longest_back_off, back_off * 2);
   }
 }
 

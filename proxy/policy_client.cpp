@@ -13,6 +13,7 @@
 #include <random>
 #include <thread>
 
+#include "base/back_off.hpp"
 #include "base/thread.hpp"
 #include "certs/trust_bundle.hpp"
 #include "proxy/control_stream.hpp"
@@ -230,7 +231,7 @@ asio::awaitable<void> PolicyClient::Impl::wait(milliseconds time) {
 }
 
 asio::awaitable<void> PolicyClient::Impl::run() {
-  milliseconds back_off = first_back_off;
+  BackOff back_off(first_back_off, longest_back_off);
   while (true) {
     while (!tls_) co_await changed_.async_wait(as_values);  // the server says what is wrong with the identity
     const std::vector<tcp::endpoint> endpoints = co_await candidates();
@@ -240,12 +241,13 @@ asio::awaitable<void> PolicyClient::Impl::run() {
       had_one = true;
       break;
     }
-    // A replica that ended has many sidecars: they come back one by one.
-    if (had_one) back_off = first_back_off;
-    const auto most = static_cast<std::int64_t>(back_off.count());
-    std::uniform_int_distribution<std::int64_t> jitter(had_one ? 0 : most / 2, most);
-    co_await wait(milliseconds(jitter(random_)));
-    if (!had_one) back_off = std::min(longest_back_off, back_off * 2);
+    milliseconds before_the_next = back_off.next(random_);
+    if (had_one) {
+      // A replica that ended has many sidecars: they come back one by one.
+      back_off.reset();
+      before_the_next = milliseconds(std::uniform_int_distribution<milliseconds::rep>(0, first_back_off.count())(random_));
+    }
+    co_await wait(before_the_next);
   }
 }
 
