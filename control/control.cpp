@@ -263,11 +263,12 @@ asio::awaitable<void> Control::flush_loop() {
 void Control::flush() {
   if (!dirty_ || !store_.synced() || store_uid_.empty()) return;
   dirty_ = false;
+  note_in_force();
   const auto began = Clock::now();
   const Changes changes = publisher_.flush();
   const auto ended = Clock::now();
   flush_duration_.observe(seconds_between(began, ended));
-  in_force_.changed(changes, publisher_, dirty_since_);
+  in_force_.changed(changes, store_, publisher_, dirty_since_);
   if (!published_) {
     published_ = true;
     const ClusterView& view = store_.view();
@@ -307,18 +308,21 @@ asio::awaitable<void> Control::settle_loop() {
   }
 }
 
+// Tells of the edits that are in force by what was published last.
+void Control::note_in_force() {
+  for (const InForceClock::Settled& edit :
+       in_force_.settle(publisher_, [this](const WorkloadKey& key) { return stream_state(key); }, Clock::now())) {
+    edit_to_enforced_.observe(edit.took.count());
+    log_.debug("policy_in_force", {{"policy", edit.policy.text()}, {"seconds", std::to_string(edit.took.count())}});
+    if (!edit.audit) events_.in_force(edit.policy, edit.generation, edit.enforcing, edit.took.count());
+  }
+}
+
 void Control::settle() {
   flush();  // an edit that is seen but not compiled must not count as enforced
   if (authority_ && authority_->rotating()) authority_->look_soon();
+  note_in_force();
   const auto stream_of = [this](const WorkloadKey& key) { return stream_state(key); };
-  for (const auto& [policy, took] : in_force_.settle(publisher_, stream_of, Clock::now())) {
-    edit_to_enforced_.observe(took.count());
-    log_.debug("policy_in_force", {{"policy", policy.text()}, {"seconds", std::to_string(took.count())}});
-    for (const PolicyStatus& status : policy_status(store_, publisher_, stream_of, policy.ns, policy.name)) {
-      const auto enforced = std::ranges::count_if(status.pods, [](const PodStatus& pod) { return pod.state == PodEnforcement::enforced; });
-      if (enforced > 0) events_.in_force(policy, status.generation, static_cast<std::size_t>(enforced), took.count());
-    }
-  }
   for (const ObjectKey& policy : in_force_.overdue(Clock::now(), overdue_after)) {
     for (const PolicyStatus& status : policy_status(store_, publisher_, stream_of, policy.ns, policy.name)) {
       events_.not_in_force(status, std::chrono::duration<double>(overdue_after).count());

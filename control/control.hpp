@@ -63,6 +63,7 @@ class Control final : private ControlAdminBackend {
   void flush();
   void settle_soon();
   boost::asio::awaitable<void> settle_loop();
+  void note_in_force();
   void settle();
   StreamState stream_state(const WorkloadKey& key) const;
   boost::asio::awaitable<void> identity_loop();

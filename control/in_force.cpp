@@ -149,30 +149,38 @@ std::string encode(const std::vector<PolicyStatus>& policies) {
   return out.take();
 }
 
-void InForceClock::changed(const Changes& changes, const Publisher& publisher, Time now) {
+void InForceClock::changed(const Changes& changes, const ClusterStore& store, const Publisher& publisher, Time now) {
   if (changes.empty()) return;
   if (!std::exchange(started_, true)) return;
   for (const ObjectKey& key : changes.policies) {
-    pending_.insert_or_assign(key, Edit{.seen = now, .waiting = publisher.selected_by(key)});
+    const auto policy = store.view().policies.find(key);
+    if (policy == store.view().policies.end()) {
+      pending_.erase(key);
+      continue;
+    }
+    pending_.insert_or_assign(key, Edit{.seen = now,
+                                        .generation = policy->second.generation,
+                                        .audit = is_audit(policy->second, store),
+                                        .waiting = publisher.selected_by(key)});
   }
 }
 
-std::vector<std::pair<ObjectKey, InForceClock::Seconds>> InForceClock::settle(Publisher& publisher, const StreamOf& stream_of, Time now) {
-  std::vector<std::pair<ObjectKey, Seconds>> settled;
+std::vector<InForceClock::Settled> InForceClock::settle(Publisher& publisher, const StreamOf& stream_of, Time now) {
+  std::vector<Settled> settled;
   for (auto it = pending_.begin(); it != pending_.end();) {
     auto& [key, edit] = *it;
     while (!edit.waiting.empty()) {
       const StreamState stream = stream_of(edit.waiting.back());
       const bool enforced = stream.connected && enforces(publisher.resources_of(edit.waiting.back()), stream);
       if (stream.connected && !enforced) break;
-      edit.enforced_somewhere = edit.enforced_somewhere || enforced;
+      if (enforced) ++edit.enforcing;
       edit.waiting.pop_back();
     }
     if (!edit.waiting.empty()) {
       ++it;
       continue;
     }
-    if (edit.enforced_somewhere) settled.emplace_back(key, now - edit.seen);
+    if (edit.enforcing > 0) settled.push_back({key, edit.generation, edit.enforcing, edit.audit, now - edit.seen});
     it = pending_.erase(it);
   }
   return settled;

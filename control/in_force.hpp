@@ -68,11 +68,20 @@ class InForceClock {
   using Time = std::chrono::steady_clock::time_point;
   using Seconds = std::chrono::duration<double>;
 
+  // An edit that has come into force.
+  struct Settled {
+    ObjectKey policy;
+    std::int64_t generation = 0;
+    std::size_t enforcing = 0;  // pods whose sidecars enforce it
+    bool audit = false;         // it is in audit: they hold it, and it decides nothing
+    Seconds took{};
+  };
+
   // After each flush. The first changes are the cluster as it was found, and no edits.
-  void changed(const Changes& changes, const Publisher& publisher, Time now);
-  // The policies that have come into force since the last call, and how long each took. Called after acknowledgements, and when streams
-  // end.
-  std::vector<std::pair<ObjectKey, Seconds>> settle(Publisher& publisher, const StreamOf& stream_of, Time now);
+  void changed(const Changes& changes, const ClusterStore& store, const Publisher& publisher, Time now);
+  // The edits that have come into force since the last call. Called after acknowledgements, when streams end, and before each flush: that
+  // replaces what an edit compiled to, and one that is enforced already must not be lost to the next.
+  std::vector<Settled> settle(Publisher& publisher, const StreamOf& stream_of, Time now);
   // The policies that were edited longer than `patience` ago and are not in force yet; each edit is named once.
   std::vector<ObjectKey> overdue(Time now, std::chrono::seconds patience);
   std::size_t pending() const { return pending_.size(); }
@@ -80,8 +89,10 @@ class InForceClock {
  private:
   struct Edit {
     Time seen;
+    std::int64_t generation = 0;
+    bool audit = false;
     std::vector<WorkloadKey> waiting;  // found enforcing: taken off the end
-    bool enforced_somewhere = false;
+    std::size_t enforcing = 0;
     bool named_overdue = false;
   };
 

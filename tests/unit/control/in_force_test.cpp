@@ -25,7 +25,7 @@ struct InForceTest : testing::Test {
     c.policy("shop/api", labelled({{"app", "api"}})).ingress = {{.ports = {on(80)}, .peers = {pods(labelled({{"app", "web"}}))}}};
     c.view.policies.at(key("shop/api")).generation = 3;
     feed.list(c);
-    clock.changed(publisher.flush(), publisher, now);
+    clock.changed(publisher.flush(), store, publisher, now);
     connect("shop/api-1");
     connect("shop/api-2");
   }
@@ -55,7 +55,7 @@ struct InForceTest : testing::Test {
     policy.ingress[0].ports = {on(port)};
     ++policy.generation;
     feed.apply(policy);
-    clock.changed(publisher.flush(), publisher, now);
+    clock.changed(publisher.flush(), store, publisher, now);
   }
   auto settle() {
     return clock.settle(
@@ -182,8 +182,11 @@ TEST_F(InForceTest, TheClockRunsFromTheEditToTheLastConnectedSidecar) {
   receivers[key("shop/api-1")]->take();
   const auto settled = settle();
   ASSERT_THAT(settled, SizeIs(1));
-  EXPECT_EQ(settled[0].first, key("shop/api"));
-  EXPECT_DOUBLE_EQ(settled[0].second.count(), 0.25);
+  EXPECT_EQ(settled[0].policy, key("shop/api"));
+  EXPECT_EQ(settled[0].generation, 4);
+  EXPECT_EQ(settled[0].enforcing, 2U);
+  EXPECT_FALSE(settled[0].audit);
+  EXPECT_DOUBLE_EQ(settled[0].took.count(), 0.25);
   EXPECT_EQ(clock.pending(), 0U);
 }
 
@@ -200,7 +203,7 @@ TEST_F(InForceTest, TheClockSaysNothingOfAPolicyThatNobodyEnforces) {
   EXPECT_THAT(settle(), IsEmpty());
   EXPECT_EQ(clock.pending(), 0U);
   feed.erase(c.view.policies.at(key("shop/api")));
-  clock.changed(publisher.flush(), publisher, now);
+  clock.changed(publisher.flush(), store, publisher, now);
   EXPECT_THAT(settle(), IsEmpty());
   EXPECT_EQ(clock.pending(), 0U);
 }
@@ -231,7 +234,32 @@ TEST_F(InForceTest, ANewerEditStartsTheClockAnew) {
   for (auto& [pod, receiver] : receivers) receiver->take();
   const auto settled = settle();
   ASSERT_THAT(settled, SizeIs(1));
-  EXPECT_DOUBLE_EQ(settled[0].second.count(), 1.0);
+  EXPECT_DOUBLE_EQ(settled[0].took.count(), 1.0);
+}
+
+TEST_F(InForceTest, AnEditThatIsInForceIsToldOfWithTheNextOneSeenAlready) {
+  edit(81);
+  now += std::chrono::seconds(1);
+  for (auto& [pod, receiver] : receivers) receiver->take();
+  NetworkPolicy& policy = c.view.policies.at(key("shop/api"));
+  policy.ingress[0].ports = {on(82)};
+  ++policy.generation;
+  feed.apply(policy);
+  const auto settled = settle();
+  ASSERT_THAT(settled, SizeIs(1));
+  EXPECT_EQ(settled[0].generation, 4) << "the newer one is not compiled yet";
+  clock.changed(publisher.flush(), store, publisher, now);
+  EXPECT_THAT(settle(), IsEmpty());
+  EXPECT_EQ(clock.pending(), 1U);
+}
+
+TEST_F(InForceTest, AnEditInAuditIsSaidToBe) {
+  c.view.policies.at(key("shop/api")).mode = EnforcementMode::audit;
+  edit(81);
+  for (auto& [pod, receiver] : receivers) receiver->take();
+  const auto settled = settle();
+  ASSERT_THAT(settled, SizeIs(1));
+  EXPECT_TRUE(settled[0].audit);
 }
 
 }  // namespace
