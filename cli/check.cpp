@@ -58,8 +58,8 @@ int run_control(const Arguments& arguments) {
 int run(const Arguments& arguments) {
   const bool has_manifests = arguments.has("--manifests");
   const bool has_control = arguments.has("--control");
-  const bool asks_cluster =
-      arguments.has("--pre") || arguments.has("--kubeconfig") || arguments.has("--namespace") || arguments.has("--output");
+  const bool asks_cluster = arguments.has("--pre") || arguments.has("--kubeconfig") || arguments.has("--namespace") ||
+                            arguments.has("--output") || arguments.has("--sidecars");
   if (has_manifests + has_control + asks_cluster > 1)
     return bad_input(command_name, {"--manifests, --control and the options for a cluster exclude each other", ""});
   if (has_control) return run_control(arguments);
@@ -110,7 +110,8 @@ Command check_command() {
       .options = {{"--pre", "", "before the installation"},
                   {"--kubeconfig", "FILE", "else $KUBECONFIG, else the pod's service account, else ~/.kube/config"},
                   {"--namespace", "NAME", "of the control plane; postern-system"},
-                  {"--output", "FORMAT", "table (default) or json"},
+                  {"--output", "FORMAT", "table (default) or json; json lists the sidecars, too"},
+                  {"--sidecars", "", "list every injected pod: its sidecar's version, policy age and state"},
                   {"--manifests", "PATH", "a YAML or JSON file, or a directory of them"},
                   {"--control", "HOST:PORT", "of control.addresses in the sidecar's configuration; may be repeated", false, true}},
       .run = run};

@@ -97,12 +97,18 @@ Result<ApiReply> ClusterApi::ask_create(const std::string& path, const std::stri
       path);
 }
 
-Result<Node> ClusterApi::get(const std::string& path) {
+Result<std::string> ClusterApi::get_text(const std::string& path) {
   const KubeRequest request = request_for(path);
   auto response = connection_->wait(connection_->client().request(request));
   if (!response) return response.error();
   if (!response->ok()) return refusal_of(request, *response);
-  auto document = parse_json(response->body, path, answer_limits);
+  return std::move(response->body);
+}
+
+Result<Node> ClusterApi::get(const std::string& path) {
+  const auto text = get_text(path);
+  if (!text) return text.error();
+  auto document = parse_json(*text, path, answer_limits);
   if (!document) return document.error();
   return std::move(document->root);
 }

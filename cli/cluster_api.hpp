@@ -34,6 +34,8 @@ class ClusterApi {
   Result<ApiReply> ask_create(const std::string& path, const std::string& json);
   // The object; an Error also where the API server refuses, with its words.
   Result<Node> get(const std::string& path);
+  // What stands there, whatever it is; refusals as with get().
+  Result<std::string> get_text(const std::string& path);
   // Every object of a collection, with apiVersion and kind as a manifest has them.
   Result<std::vector<Node>> list(const std::string& path, std::string_view api_version, std::string_view kind);
 

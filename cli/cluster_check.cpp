@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <iostream>
 
-#include "base/json_writer.hpp"
+#include "base/document_writer.hpp"
 #include "cli/cluster_findings.hpp"
+#include "cli/json_text.hpp"
+#include "cli/sidecar_report.hpp"
 
 namespace postern::cli {
 namespace {
@@ -31,15 +33,14 @@ std::string table_of(const std::vector<Finding>& findings) {
   return out;
 }
 
-std::string json_of(const std::vector<Finding>& findings) {
-  JsonWriter json;
-  json.begin_object().key("findings").begin_array();
+std::string json_of(const std::vector<Finding>& findings, const std::vector<SidecarReport>& sidecars) {
+  std::vector<Node> rows;
   for (const Finding& finding : findings) {
-    json.begin_object().field("level", name_of(finding.level)).field("topic", finding.topic).field("text", finding.text);
-    json.text("remedy", finding.remedy).end_object();
+    Node& row = rows.emplace_back(make_object(
+        {{"level", make_text(name_of(finding.level))}, {"topic", make_text(finding.topic)}, {"text", make_text(finding.text)}}));
+    if (!finding.remedy.empty()) row.fields.emplace_back("remedy", make_text(finding.remedy));
   }
-  json.end_array().end_object();
-  return json.take() + "\n";
+  return json_text(make_object({{"findings", make_list(std::move(rows))}, {"sidecars", sidecars_node(sidecars)}})) + "\n";
 }
 
 std::size_t count_of(const std::vector<Finding>& findings, Level level) {
@@ -63,9 +64,11 @@ int check_cluster(const Arguments& arguments) {
   }
   const std::vector<Finding> findings = pre ? findings_before(facts) : findings_after(facts);
   const std::size_t errors = count_of(findings, Level::error);
+  const std::vector<SidecarReport> sidecars = pre ? std::vector<SidecarReport>{} : sidecars_of(facts);
   if (output == "json") {
-    std::cout << json_of(findings);
+    std::cout << json_of(findings, sidecars);
   } else {
+    if (arguments.has("--sidecars")) std::cout << tabulated(sidecars_node(sidecars)) << "\n";
     std::cout << table_of(findings) << "\n" << errors << " error(s), " << count_of(findings, Level::warning) << " warning(s)\n";
   }
   return errors == 0 ? exit_ok : exit_failed;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -49,6 +50,8 @@ struct ClusterFacts {
   Result<ApiReply> dry_run = Error{};  // a pod that should be injected, made and not kept
   std::vector<ReplicaFacts> replicas;
   Report report;  // of all replicas together
+  // Of injected pods without a stream, some of them: seconds since the control plane confirmed their policies, by the sidecar's own word.
+  std::map<std::string, Result<double>> policy_ages;
 };
 
 // Asks everything. Nothing is changed: the one pod that is made is a dry run. Never fails: what could not be asked holds its Error.

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "cli/node_path.hpp"
+#include "cli/sidecar_report.hpp"
 
 namespace postern::cli {
 namespace {
@@ -66,6 +67,22 @@ void add_platform(const ClusterFacts& facts, std::vector<Finding>& out) {
   }
 }
 
+void add_versions(const ClusterFacts& facts, std::vector<Finding>& out) {
+  std::string first;
+  for (const ReplicaFacts& replica : facts.replicas) {
+    const std::string version = text_at(replica.streams, {"version"});
+    if (version.empty()) continue;
+    if (version != POSTERN_VERSION) {
+      out.push_back({Level::warning, "versions",
+                     "postern-control is of version " + version + " (" + replica.pod + "), and this posternctl of " POSTERN_VERSION,
+                     "use the posternctl of the control plane's version: what one says, the other may not know"});
+    } else if (first.empty()) {
+      first = version;
+    }
+  }
+  if (!first.empty()) out.push_back({Level::ok, "versions", "postern-control and this posternctl are of version " + first});
+}
+
 void add_permissions(const ClusterFacts& facts, bool pre, std::vector<Finding>& out) {
   const std::size_t before = out.size();
   for (const Permission& permission : facts.permissions) {
@@ -97,6 +114,7 @@ std::vector<Finding> findings_after(const ClusterFacts& facts) {
   add_platform(facts, out);
   add_permissions(facts, false, out);
   add_control_plane(facts, out);
+  add_versions(facts, out);
   add_webhooks(facts, out);
   add_pod_security(facts, out);
   add_sidecars(facts, out);

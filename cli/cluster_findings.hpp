@@ -25,12 +25,13 @@ std::vector<Finding> findings_before(const ClusterFacts& facts);
 std::vector<Finding> findings_after(const ClusterFacts& facts);
 
 // The parts of both; each adds its findings.
-void add_platform(const ClusterFacts& facts, std::vector<Finding>& out);  // versions
+void add_platform(const ClusterFacts& facts, std::vector<Finding>& out);  // versions of Kubernetes
+void add_versions(const ClusterFacts& facts, std::vector<Finding>& out);  // of postern-control and posternctl
 void add_permissions(const ClusterFacts& facts, bool pre, std::vector<Finding>& out);
 void add_control_plane(const ClusterFacts& facts, std::vector<Finding>& out);  // Deployment, replicas, built-in CA
 void add_webhooks(const ClusterFacts& facts, std::vector<Finding>& out);       // configurations, certificates, dry run
 void add_pod_security(const ClusterFacts& facts, std::vector<Finding>& out);   // namespaces that refuse NET_ADMIN
-void add_sidecars(const ClusterFacts& facts, std::vector<Finding>& out);       // missing, of another version, without a stream
+void add_sidecars(const ClusterFacts& facts, std::vector<Finding>& out);       // missing, of another version, behind, without a stream
 void add_policies(const ClusterFacts& facts, std::vector<Finding>& out);       // in force
 void add_egress(const ClusterFacts& facts, std::vector<Finding>& out);         // isolated from the control plane
 

@@ -21,7 +21,7 @@ void print_commands(std::ostream& out, const std::vector<Command>& table) {
   for (const Command& command : table) {
     out << "  " << command.name << std::string(width + 2 - command.name.size(), ' ') << command.summary << "\n";
   }
-  out << "\n'posternctl COMMAND --help' says what a command takes.\n";
+  out << "\n'posternctl COMMAND --help' says what a command takes; --version: of which version this is.\n";
 }
 
 int run(const std::vector<std::string_view>& words) {
@@ -32,6 +32,10 @@ int run(const std::vector<std::string_view>& words) {
   }
   if (words.front() == "--help" || words.front() == "-h" || words.front() == "help") {
     print_commands(std::cout, table);
+    return exit_ok;
+  }
+  if (words.front() == "--version") {
+    std::cout << "posternctl " POSTERN_VERSION "\n";
     return exit_ok;
   }
   const auto command = std::find_if(table.begin(), table.end(), [&](const Command& c) { return c.name == words.front(); });

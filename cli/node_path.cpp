@@ -24,4 +24,13 @@ std::int64_t integer_at(const Node& node, std::initializer_list<std::string_view
 
 const std::vector<Node>& items_at(const Node& node, std::initializer_list<std::string_view> path) { return node_at(node, path).items; }
 
+std::string key_of(const Node& pod) { return text_at(pod, {"metadata", "namespace"}) + "/" + text_at(pod, {"metadata", "name"}); }
+
+bool runs(const Node& pod) {
+  const std::string phase = text_at(pod, {"status", "phase"});
+  return phase != "Succeeded" && phase != "Failed";
+}
+
+bool is_injected(const Node& pod) { return text_at(pod, {"metadata", "annotations", "postern.dev/injected"}) == "true"; }
+
 }  // namespace postern::cli

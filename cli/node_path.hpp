@@ -18,4 +18,9 @@ std::string text_at(const Node& node, std::initializer_list<std::string_view> pa
 std::int64_t integer_at(const Node& node, std::initializer_list<std::string_view> path);
 const std::vector<Node>& items_at(const Node& node, std::initializer_list<std::string_view> path);
 
+// Of a Pod: "namespace/name"; whether its containers have not all ended; whether it has a sidecar, by its annotation.
+std::string key_of(const Node& pod);
+bool runs(const Node& pod);
+bool is_injected(const Node& pod);
+
 }  // namespace postern::cli

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "base/document.hpp"
+#include "base/document_writer.hpp"
 #include "base/log.hpp"
 #include "cli/json_text.hpp"
 
@@ -59,35 +60,6 @@ void merge(PolicyReport& into, PolicyReport&& from) {
 
 std::string described(const std::string& name, const PodReport& pod) {
   return name + " " + pod.state + (pod.reason.empty() ? "" : " (" + pod.reason + ")");
-}
-
-Node string_node(std::string text) {
-  Node node;
-  node.kind = Node::Kind::string;
-  node.scalar = std::move(text);
-  return node;
-}
-
-Node integer_node(std::int64_t value) {
-  Node node;
-  node.kind = Node::Kind::integer;
-  node.integer = value;
-  node.scalar = std::to_string(value);
-  return node;
-}
-
-Node mapping_node(std::vector<std::pair<std::string, Node>> fields) {
-  Node node;
-  node.kind = Node::Kind::mapping;
-  node.fields = std::move(fields);
-  return node;
-}
-
-Node sequence_node(std::vector<Node> items) {
-  Node node;
-  node.kind = Node::Kind::sequence;
-  node.items = std::move(items);
-  return node;
 }
 
 }  // namespace
@@ -168,17 +140,17 @@ std::string report_table(const Report& report) {
       if (status.state == "enforced") ++enforced;
       if (status.state != "enforced") others += (others.empty() ? "" : "; ") + described(pod, status);
     }
-    rows.push_back(mapping_node({{"policy", string_node(name)},
-                                 {"generation", integer_node(policy.generation)},
-                                 {"enforced", string_node(std::to_string(enforced) + "/" + std::to_string(policy.pods.size()))},
-                                 {"others", string_node(others)}}));
+    rows.push_back(make_object({{"policy", make_text(name)},
+                                {"generation", make_integer(policy.generation)},
+                                {"enforced", make_text(std::to_string(enforced) + "/" + std::to_string(policy.pods.size()))},
+                                {"others", make_text(others)}}));
     for (const std::string& rule : policy.not_enforced) {
       std::string line;
       append_json_string(line, rule);
       notes += name + ": not enforced by the proxy: " + line.substr(1, line.size() - 2) + "\n";
     }
   }
-  return tabulated(sequence_node(std::move(rows))) + notes;
+  return tabulated(make_list(std::move(rows))) + notes;
 }
 
 std::string report_json(const Report& report) {
@@ -186,19 +158,19 @@ std::string report_json(const Report& report) {
   for (const auto& [name, policy] : report.policies) {
     std::vector<Node> pods;
     for (const auto& [pod, status] : policy.pods) {
-      std::vector<std::pair<std::string, Node>> fields{{"pod", string_node(pod)}, {"state", string_node(status.state)}};
-      if (!status.since.empty()) fields.emplace_back("since", string_node(status.since));
-      if (!status.reason.empty()) fields.emplace_back("reason", string_node(status.reason));
-      pods.push_back(mapping_node(std::move(fields)));
+      std::vector<std::pair<std::string, Node>> fields{{"pod", make_text(pod)}, {"state", make_text(status.state)}};
+      if (!status.since.empty()) fields.emplace_back("since", make_text(status.since));
+      if (!status.reason.empty()) fields.emplace_back("reason", make_text(status.reason));
+      pods.push_back(make_object(std::move(fields)));
     }
     std::vector<Node> rules;
-    for (const std::string& rule : policy.not_enforced) rules.push_back(string_node(rule));
-    policies.push_back(mapping_node({{"policy", string_node(name)},
-                                     {"generation", integer_node(policy.generation)},
-                                     {"pods", sequence_node(std::move(pods))},
-                                     {"notEnforced", sequence_node(std::move(rules))}}));
+    for (const std::string& rule : policy.not_enforced) rules.push_back(make_text(rule));
+    policies.push_back(make_object({{"policy", make_text(name)},
+                                    {"generation", make_integer(policy.generation)},
+                                    {"pods", make_list(std::move(pods))},
+                                    {"notEnforced", make_list(std::move(rules))}}));
   }
-  return indented(mapping_node({{"policies", sequence_node(std::move(policies))}}));
+  return indented(make_object({{"policies", make_list(std::move(policies))}}));
 }
 
 }  // namespace postern::cli

@@ -1,16 +1,12 @@
-// Findings about namespaces, pods and their sidecars.
+// Findings about namespaces, pods, their sidecars and policies.
 #include <algorithm>
 #include <map>
 #include <set>
 
-#include "authz/compiler.hpp"
-#include "authz/explain.hpp"
-#include "authz/manifests.hpp"
-#include "authz/topology.hpp"
-#include "base/document_writer.hpp"
 #include "cli/cluster_findings.hpp"
-#include "cli/control_check.hpp"
+#include "cli/finding_parts.hpp"
 #include "cli/node_path.hpp"
+#include "cli/sidecar_report.hpp"
 
 namespace postern::cli {
 namespace {
@@ -18,51 +14,10 @@ namespace {
 using Level = Finding::Level;
 
 constexpr std::string_view pod_security = "pod-security.kubernetes.io/enforce";
-constexpr std::size_t most_named = 3;
-
-std::string named(const std::set<std::string>& names) {
-  std::string out;
-  std::size_t count = 0;
-  for (const std::string& name : names) {
-    if (count++ == most_named) return out + " and " + std::to_string(names.size() - most_named) + " more";
-    out += (out.empty() ? "" : ", ") + name;
-  }
-  return out;
-}
-
-std::string key_of(const Node& pod) { return text_at(pod, {"metadata", "namespace"}) + "/" + text_at(pod, {"metadata", "name"}); }
-
-std::set<std::string> labelled_namespaces(const ClusterFacts& facts) {
-  std::set<std::string> out;
-  if (!facts.namespaces) return out;
-  for (const Node& ns : *facts.namespaces) {
-    if (text_at(ns, {"metadata", "labels", "postern.dev/inject"}) == "enabled") out.insert(text_at(ns, {"metadata", "name"}));
-  }
-  return out;
-}
-
-bool has_ended(const Node& pod) {
-  const std::string phase = text_at(pod, {"status", "phase"});
-  return phase == "Succeeded" || phase == "Failed";
-}
-
-bool is_injected(const Node& pod) { return text_at(pod, {"metadata", "annotations", "postern.dev/injected"}) == "true"; }
-
-// As the webhooks choose pods (control/injector.cpp).
-bool should_be_injected(const Node& pod, const std::set<std::string>& labelled) {
-  const std::string label = text_at(pod, {"metadata", "labels", "postern.dev/inject"});
-  if (label == "disabled" || node_at(pod, {"spec", "hostNetwork"}).boolean || text_at(pod, {"spec", "os", "name"}) == "windows")
-    return false;
-  if (!text_at(pod, {"metadata", "annotations", "kubernetes.io/config.mirror"}).empty()) return false;
-  return label == "enabled" || labelled.contains(text_at(pod, {"metadata", "namespace"}));
-}
-
-std::string sidecar_image(const Node& pod) {
-  for (const Node& container : items_at(pod, {"spec", "initContainers"})) {
-    if (text_at(container, {"name"}) == "postern-proxy") return text_at(container, {"image"});
-  }
-  return {};
-}
+constexpr std::string_view restart = "make them anew: kubectl -n NAMESPACE rollout restart deployment";
+constexpr std::string_view read_log = "its log says why: kubectl -n NAMESPACE logs POD -c postern-proxy";
+// An update takes milliseconds; one this old, in seconds, has been lost or is not taken.
+constexpr std::int64_t long_behind = 10;
 
 // What the chart injects; empty where its settings cannot be read.
 std::string image_now(const ClusterFacts& facts) {
@@ -71,66 +26,66 @@ std::string image_now(const ClusterFacts& facts) {
   return settings && !settings->empty() ? text_at(settings->front().root, {"image"}) : std::string();
 }
 
-// Pods and policies as the network plugin sees them: our annotations (audit) are nothing to it.
-ClusterView view_of(const ClusterFacts& facts, std::vector<Finding>& out) {
-  ClusterView view;
-  const auto read = [&](const Node& object) -> Result<void> {
-    Document document{.source = text_at(object, {"kind"}) + " " + key_of(object), .root = object};
-    remove_field(field_of(document.root, "metadata"), "annotations");
-    auto manifests = decode_manifests(std::span(&document, 1));
-    if (!manifests) return manifests.error();
-    view.namespaces.merge(manifests->cluster.namespaces);
-    view.pods.merge(manifests->cluster.pods);
-    view.policies.merge(manifests->cluster.policies);
-    return {};
-  };
-  for (const auto* objects : {&facts.namespaces, &facts.pods}) {
-    if (!*objects) continue;
-    for (const Node& object : **objects) (void)read(object);  // a pod that cannot be read has no verdict here
+void look_at_missing(const ClusterFacts& facts, std::vector<Finding>& out) {
+  const std::set<std::string> labelled = labelled_namespaces(facts);
+  std::set<std::string> without;
+  for (const Node& pod : *facts.pods) {
+    if (!runs(pod) || is_injected(pod) || text_at(pod, {"metadata", "namespace"}) == facts.mesh_namespace) continue;
+    if (should_be_injected(pod, labelled)) without.insert(key_of(pod));
   }
-  if (!facts.policies) return view;
-  for (const Node& policy : *facts.policies) {
-    if (const auto done = read(policy); !done) {
-      out.push_back({Level::error, "policies", done.error().text(), "the control plane keeps its last good version: mend the policy"});
-    }
-  }
-  return view;
+  if (without.empty()) return;
+  out.push_back({Level::error, "sidecars",
+                 std::to_string(without.size()) + " pod(s) should have a sidecar and have none: " + named(without), std::string(restart)});
 }
 
-Pod pod_named(std::string ns, std::string name, Labels labels) {
-  Pod pod;
-  pod.workload.ns = std::move(ns);
-  pod.workload.name = std::move(name);
-  pod.workload.addresses = {*IpAddress::parse("192.0.2.1")};  // RFC 5737: no pod's
-  pod.labels = std::move(labels);
-  return pod;
-}
-
-// The pods of postern-control; before the installation, one as it will be.
-std::vector<ObjectKey> control_pods(ClusterView& view, const std::string& ns) {
-  std::vector<ObjectKey> out;
-  for (const auto& [key, pod] : view.pods) {
-    const auto label = [&](std::string_view name) {
-      const auto found = std::find_if(pod.labels.begin(), pod.labels.end(), [&](const auto& one) { return one.first == name; });
-      return found == pod.labels.end() ? std::string() : found->second;
-    };
-    if (key.ns == ns && !pod.ended() && !pod.workload.addresses.empty() && label("app.kubernetes.io/name") == "postern" &&
-        label("app.kubernetes.io/component") == "control")
-      out.push_back(key);
+void look_at_versions(const std::vector<SidecarReport>& sidecars, const std::string& image, const std::string& version,
+                      std::vector<Finding>& out) {
+  std::map<std::string, std::set<std::string>> of_another_image;
+  std::map<std::string, std::set<std::string>> of_another_version;
+  for (const SidecarReport& one : sidecars) {
+    if (!image.empty() && one.image != image) of_another_image[one.image].insert(one.pod);
+    if (!version.empty() && one.connected && one.version != version) of_another_version[one.version].insert(one.pod);
   }
-  if (!out.empty()) return out;
-  Labels labels;
-  labels.emplace("app.kubernetes.io/name", "postern");
-  labels.emplace("app.kubernetes.io/component", "control");
-  const ObjectKey key{ns, "postern-control"};
-  view.pods.emplace(key, pod_named(ns, key.name, std::move(labels)));
-  return {key};
+  for (const auto& [its, pods] : of_another_image) {
+    out.push_back({Level::warning, "sidecars",
+                   std::to_string(pods.size()) + " pod(s) have the sidecar " + (its.empty() ? "(none by its name)" : its) + ", and " +
+                       image + " is injected now: " + named(pods),
+                   std::string(restart)});
+  }
+  for (const auto& [its, pods] : of_another_version) {
+    out.push_back(
+        {Level::warning, "sidecars",
+         std::to_string(pods.size()) + " sidecar(s) are of version " + its + ", and postern-control of " + version + ": " + named(pods),
+         std::string(restart)});
+  }
 }
 
-struct CutOff {
-  std::set<std::string> pods;
-  bool some_has_no_stream = false;
-};
+void look_at_streams(const ClusterFacts& facts, const std::vector<SidecarReport>& sidecars, std::vector<Finding>& out) {
+  std::set<std::string> behind;
+  std::map<std::string, std::string> disconnected;  // what is known of its policies
+  for (const SidecarReport& one : sidecars) {
+    if (!one.connected) disconnected[one.pod] = one.policy_age ? "confirmed " + std::to_string(*one.policy_age) + " s ago" : one.reason;
+    const std::string age = std::to_string(one.policy_age.value_or(0)) + " s";
+    if (one.state == "refused") behind.insert(one.pod + " (refused " + age + " ago: " + one.reason + ")");
+    if (one.state == "waiting") behind.insert(one.pod + " (" + one.reason + ")");
+    if (one.state == "behind" && *one.policy_age >= long_behind) behind.insert(one.pod + " (" + age + ")");
+  }
+  if (!behind.empty()) {
+    out.push_back({Level::error, "sidecars",
+                   std::to_string(behind.size()) + " sidecar(s) do not enforce the newest policies: " + named(behind),
+                   std::string(read_log)});
+  }
+  if (facts.report.replicas == 0 || !facts.report.unconnected || facts.report.unconnected->empty()) return;
+  std::set<std::string> alone;
+  for (const std::string& pod : *facts.report.unconnected) {
+    const auto known = disconnected.find(pod);
+    alone.insert(known == disconnected.end() || known->second.empty() ? pod : pod + " (" + known->second + ")");
+  }
+  out.push_back({Level::error, "sidecars",
+                 std::to_string(alone.size()) +
+                     " sidecar(s) have no stream to the control plane, and enforce the last policies they had: " + named(alone),
+                 std::string(read_log)});
+}
 
 }  // namespace
 
@@ -165,41 +120,19 @@ void add_sidecars(const ClusterFacts& facts, std::vector<Finding>& out) {
     return;
   }
   const std::size_t before = out.size();
-  const std::set<std::string> labelled = labelled_namespaces(facts);
+  const std::vector<SidecarReport> sidecars = sidecars_of(facts);
   const std::string image = image_now(facts);
-  std::set<std::string> without;
-  std::map<std::string, std::set<std::string>> of_another_image;
-  std::size_t injected = 0;
-  for (const Node& pod : *facts.pods) {
-    if (has_ended(pod)) continue;
-    if (is_injected(pod)) {
-      ++injected;
-      if (const std::string its = sidecar_image(pod); !image.empty() && its != image) of_another_image[its].insert(key_of(pod));
-    } else if (should_be_injected(pod, labelled) && text_at(pod, {"metadata", "namespace"}) != facts.mesh_namespace) {
-      without.insert(key_of(pod));
-    }
+  const std::string version = control_version(facts);
+  look_at_missing(facts, out);
+  look_at_versions(sidecars, image, version, out);
+  look_at_streams(facts, sidecars, out);
+  if (out.size() != before) return;
+  std::string text = std::to_string(sidecars.size()) + " pod(s) have a sidecar";
+  if (!sidecars.empty()) {
+    if (!image.empty()) text += ", all of them " + image;
+    if (!version.empty()) text += ", of version " + version + " as postern-control, with the newest policies";
   }
-  if (!without.empty()) {
-    out.push_back({Level::error, "sidecars",
-                   std::to_string(without.size()) + " pod(s) should have a sidecar and have none: " + named(without),
-                   "make them anew: kubectl -n NAMESPACE rollout restart deployment"});
-  }
-  for (const auto& [its, pods] : of_another_image) {
-    out.push_back({Level::warning, "sidecars",
-                   std::to_string(pods.size()) + " pod(s) have the sidecar " + (its.empty() ? "(none by its name)" : its) + ", and " +
-                       image + " is injected now: " + named(pods),
-                   "make them anew: kubectl -n NAMESPACE rollout restart deployment"});
-  }
-  if (facts.report.replicas > 0 && facts.report.unconnected && !facts.report.unconnected->empty()) {
-    out.push_back(
-        {Level::error, "sidecars",
-         std::to_string(facts.report.unconnected->size()) +
-             " sidecar(s) have no stream to the control plane, and enforce the last policies they had: " + named(*facts.report.unconnected),
-         "their logs say why: kubectl -n NAMESPACE logs POD -c postern-proxy"});
-  }
-  if (out.size() == before)
-    out.push_back({Level::ok, "sidecars",
-                   std::to_string(injected) + " pod(s) have a sidecar" + (image.empty() || injected == 0 ? "" : ", all of them " + image)});
+  out.push_back({Level::ok, "sidecars", text});
 }
 
 void add_policies(const ClusterFacts& facts, std::vector<Finding>& out) {
@@ -215,60 +148,6 @@ void add_policies(const ClusterFacts& facts, std::vector<Finding>& out) {
   if (missing.empty())
     out.push_back({Level::ok, "policies",
                    std::to_string(facts.report.policies.size()) + " policies are in force on every pod with a sidecar that they select"});
-}
-
-void add_egress(const ClusterFacts& facts, std::vector<Finding>& out) {
-  if (!facts.pods || !facts.policies || !facts.namespaces) {
-    out.push_back({Level::warning, "egress",
-                   "whether a policy keeps sidecars from postern-control is not known: pods, namespaces or policies could not be read",
-                   "see permissions"});
-    return;
-  }
-  const std::size_t before = out.size();
-  ClusterView view = view_of(facts, out);
-  const std::set<std::string> labelled = labelled_namespaces(facts);
-  const std::string newcomer = "(a pod without labels)";
-  std::vector<ObjectKey> sources;
-  for (const Node& pod : *facts.pods) {
-    const ObjectKey key{text_at(pod, {"metadata", "namespace"}), text_at(pod, {"metadata", "name"})};
-    if (view.pods.contains(key) && (is_injected(pod) || should_be_injected(pod, labelled)) && !has_ended(pod)) sources.push_back(key);
-  }
-  for (const std::string& ns : labelled) {
-    const ObjectKey key{ns, newcomer};
-    view.pods.emplace(key, pod_named(ns, newcomer, {}));
-    sources.push_back(key);
-  }
-  const std::vector<ObjectKey> targets = control_pods(view, facts.mesh_namespace);
-  Compiler compiler(view, MeshSettings{});
-  std::map<std::pair<std::string, std::set<std::string>>, CutOff> cut_off;  // by namespace and isolating policies
-  for (const ObjectKey& key : sources) {
-    if (key.ns == facts.mesh_namespace) continue;
-    const auto snapshot = compiler.compile(key, 1);
-    if (!snapshot) continue;
-    const auto reaches = [&](Port port) {
-      return std::any_of(targets.begin(), targets.end(), [&](const ObjectKey& target) {
-        const Peer peer{.workload = compiler.topology()->find(target.ns, target.name),
-                        .address = view.pods.at(target).workload.addresses.front()};
-        return explain(**snapshot, PolicyDirection::egress, peer, port).verdict.allowed();
-      });
-    };
-    if (reaches(Port{15010}) && reaches(Port{15012})) continue;
-    const Peer peer{.workload = nullptr, .address = view.pods.at(targets.front()).workload.addresses.front()};
-    std::set<std::string> isolating;
-    for (const IsolatingPolicy& one : explain(**snapshot, PolicyDirection::egress, peer, Port{15010}).isolating)
-      isolating.insert(one.policy);
-    CutOff& group = cut_off[{key.ns, isolating}];
-    group.pods.insert(key.name);
-    if (facts.report.unconnected && facts.report.unconnected->contains(key.text())) group.some_has_no_stream = true;
-  }
-  for (const auto& [where, group] : cut_off) {
-    out.push_back({group.some_has_no_stream ? Level::error : Level::warning, "egress",
-                   "a network plugin that enforces NetworkPolicies cuts sidecars of " + where.first +
-                       " off from postern-control: no egress rule of " + named(where.second) +
-                       " lets them reach its ports 15010 and 15012; concerned: " + named(group.pods),
-                   egress_policy(where.first, facts.mesh_namespace, {"15010", "15012"})});
-  }
-  if (out.size() == before) out.push_back({Level::ok, "egress", "no policy keeps a sidecar from postern-control"});
 }
 
 }  // namespace postern::cli

@@ -310,8 +310,8 @@ asio::awaitable<void> Control::settle_loop() {
 
 // Tells of the edits that are in force by what was published last.
 void Control::note_in_force() {
-  for (const InForceClock::Settled& edit :
-       in_force_.settle(publisher_, [this](const WorkloadKey& key) { return stream_state(key); }, Clock::now())) {
+  for (const InForceClock::Settled& edit : in_force_.settle(
+           publisher_, [this](const WorkloadKey& key) { return stream_state(key); }, Clock::now())) {
     edit_to_enforced_.observe(edit.took.count());
     log_.debug("policy_in_force", {{"policy", edit.policy.text()}, {"seconds", std::to_string(edit.took.count())}});
     if (!edit.audit) events_.in_force(edit.policy, edit.generation, edit.enforcing, edit.took.count());

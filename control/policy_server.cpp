@@ -500,25 +500,27 @@ PolicyServer::Stats PolicyServer::stats() const {
 std::string PolicyServer::streams_json() const {
   namespace json = boost::json;
   json::array all;
-  const auto now = Clock::now();
+  const auto seconds_since = [now = Clock::now()](Clock::time_point then) {
+    return std::chrono::duration_cast<std::chrono::seconds>(now - then).count();
+  };
   for (const auto& [at, session] : sessions_) {
     if (!session->admitted || !session->stream) continue;
     const PolicyStream& stream = *session->stream;
     const WorkloadKey& key = stream.owner().key;
-    const auto open_for = std::chrono::duration_cast<std::chrono::seconds>(now - session->since).count();
     all.push_back(json::object{{"namespace", key.ns},
                                {"pod", key.name},
                                {"spiffe_id", session->id},
                                {"address", session->peer},
                                {"version", stream.version()},
-                               {"open_seconds", open_for},
+                               {"open_seconds", seconds_since(session->since)},
                                {"updates", stream.nonce()},
                                {"outstanding", stream.outstanding()},
                                {"resources", stream.acknowledged().size()},
+                               {"behind_seconds", stream.behind_since() ? seconds_since(*stream.behind_since()) : 0},
                                {"waiting_for", stream.waiting_for()},
                                {"refusal", stream.refusal()}});
   }
-  return json::serialize(json::object{{"streams", std::move(all)}});
+  return json::serialize(json::object{{"version", POSTERN_VERSION}, {"streams", std::move(all)}});
 }
 
 }  // namespace postern

@@ -106,7 +106,7 @@ bool PolicyStream::take_answered(std::uint64_t nonce) {
   return false;
 }
 
-void PolicyStream::on(const Ack& ack, Clock::time_point) {
+void PolicyStream::on(const Ack& ack, Clock::time_point now) {
   if (!take_answered(ack.nonce)) return;
   ++context_.counters.acks;
   acknowledged_.update(outstanding_->sent, outstanding_->removed);
@@ -114,6 +114,7 @@ void PolicyStream::on(const Ack& ack, Clock::time_point) {
   acknowledged_once_ = true;
   refusal_.clear();
   outstanding_.reset();
+  behind_since_ = pending_ ? std::optional(now) : std::nullopt;
   wake_();
 }
 
@@ -218,7 +219,11 @@ std::optional<std::string> PolicyStream::next_update() {
   answers_.insert(answers_.end(), std::make_move_iterator(answers_later_.begin()), std::make_move_iterator(answers_later_.end()));
   answers_later_.clear();
   // The first one also when it is empty: its acknowledgement says that what the sidecar had is in force, and is right.
-  if (difference.empty() && nonce_ > 0) return std::nullopt;
+  if (difference.empty() && nonce_ > 0) {
+    if (refusal_.empty()) behind_since_.reset();
+    return std::nullopt;
+  }
+  if (!behind_since_) behind_since_ = Clock::now();
 
   Update update;
   update.nonce = ++nonce_;

@@ -97,6 +97,8 @@ class PolicyStream {
   // For "in force" and for people.
   const HeldVersions& acknowledged() const { return acknowledged_; }
   std::chrono::system_clock::time_point enforced_since() const { return enforced_since_; }
+  // Since when it has been sent something that it has not acknowledged; nothing: it enforces the newest that this replica has.
+  const std::optional<Clock::time_point>& behind_since() const { return behind_since_; }
   const std::string& refusal() const { return refusal_; }          // the reason of the latest NACK, until something newer is acknowledged
   const std::string& waiting_for() const { return waiting_for_; }  // empty: serving
   const std::string& version() const { return version_; }          // of the sidecar's program
@@ -141,6 +143,7 @@ class PolicyStream {
   bool deltas_ = true;    // the sidecar takes edits: it has refused none
   bool acknowledged_once_ = false;
   std::chrono::system_clock::time_point enforced_since_{};
+  std::optional<Clock::time_point> behind_since_;
   std::string refusal_;
   std::string waiting_for_;
   bool announce_waiting_ = false;

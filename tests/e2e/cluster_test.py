@@ -13,6 +13,7 @@ sys.path.insert(0, f"{ROOT}/demo")
 
 from cluster import IMAGE, Cluster  # noqa: E402
 from demo import Walk  # noqa: E402
+from kit.installed import VERSION  # noqa: E402
 from kit.kube import ApiError  # noqa: E402
 from kit.node import GATEWAY, lacks  # noqa: E402
 from kit.waiting import wait_until  # noqa: E402
@@ -198,6 +199,37 @@ class ClusterTest(unittest.TestCase):
             thread.join()
         self.assertEqual(failed, [], f"{len(failed)} of {len(answered) + len(failed)} requests")
         self.assertGreater(len(answered), 50)
+
+    def test_helm_test_says_that_all_is_well(self):
+        self.addCleanup(self.api.delete, "Pod", "postern-check", "postern-system", missing_ok=True)
+        done = self.postern.helm("test", "postern", "--logs", "--timeout", "120s", check=False)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertRegex(done.stdout, r"(?m)^0 error\(s\)")
+        left = [item["metadata"]["name"] for kind in ("ClusterRole", "ClusterRoleBinding") for item in self.api.list(kind)]
+        self.assertNotIn("postern-check", left, "its rights go with it")
+
+    def node_check_text(self):
+        return "\n".join(finding["text"] for finding in self.postern.check()["findings"])
+
+    def test_check_knows_every_sidecar_and_asks_those_that_are_cut_off(self):
+        self.policies("frontend-allow")
+        said = self.postern.check()
+        self.assertEqual([f for f in said["findings"] if f["level"] == "error"], [])
+        ours = {f"{at.k8s_namespace}/{at.name}" for at in self.cluster.pods.values()}
+        rows = {row["pod"]: (row["version"], row["state"], row["policyAgeSeconds"]) for row in said["sidecars"]}
+        self.assertEqual({pod: rows.get(pod) for pod in ours}, dict.fromkeys(ours, (VERSION, "enforced", 0)))
+        intruder = self.cluster.pods["intruder"]
+        cut = ["OUTPUT", "-p", "tcp", "--dport", "15010", "-j", "REJECT", "--reject-with", "tcp-reset"]
+        intruder.run(["iptables", "-w", "-I", *cut], check=True)
+        try:
+            def look():
+                row = next(row for row in self.postern.check()["sidecars"] if row["pod"] == f"default/{intruder.name}")
+                return row["state"] == "disconnected" and (row.get("policyAgeSeconds") or 0) > 0
+            wait_until(look, 90, lambda: f"the sidecar's own word of its policies' age:\n{self.postern.check()}", interval=0.5)
+            self.assertRegex(self.node_check_text(), rf"no stream to the control plane.*default/{intruder.name} \(confirmed \d+ s ago\)")
+        finally:
+            intruder.run(["iptables", "-w", "-D", *cut], check=True)
+        wait_until(lambda: not [f for f in self.postern.check()["findings"] if f["level"] == "error"], 90, lambda: f"{self.postern.check()}", interval=0.5)
 
     def test_without_the_control_plane_nothing_changes_but_no_pod_is_made(self):
         self.policies("frontend-allow")

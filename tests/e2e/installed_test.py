@@ -12,6 +12,7 @@ import time
 import unittest
 
 from kit.cluster import App, knock, policy
+from kit.installed import VERSION
 from kit.pki import openssl
 from kit.processes import run
 from kit.rendered import SYSTEM, WEBHOOKS, InstalledMesh
@@ -132,8 +133,20 @@ class CheckTest(InstalledCase):
         found = self.check()
         self.assertEqual([f for f in found if f[0] != "ok"], [])
         for words in (("version v1.",), ("1 of 1 replicas",), ("came back with its sidecar",), ("signing certificate", "valid until"),
-                      ("1 pod(s) have a sidecar, all of them postern/postern-proxy:",), ("0 policies are in force",), ("no policy keeps",)):
+                      ("1 pod(s) have a sidecar, all of them postern/postern-proxy:",), ("0 policies are in force",), ("no policy keeps",),
+                      ("postern-control and this posternctl are of version",), ("as postern-control, with the newest policies",)):
             self.assert_found(found, "ok", *words)
+
+    def sidecars(self):
+        return {row["pod"]: row for row in json.loads(self.mesh.check()[2].stdout)["sidecars"]}
+
+    def test_every_sidecars_version_policy_age_and_state(self):
+        row = self.sidecars()["shop/web"]
+        self.assertRegex(row["image"], "^postern/postern-proxy:")
+        self.assertEqual((row["version"], row["state"], row["policyAgeSeconds"]), (VERSION, "enforced", 0))
+        table = self.mesh.home.run([program("posternctl"), "check", "--sidecars", "--kubeconfig", self.mesh.kube.kubeconfig], check=True).stdout
+        self.assertRegex(table, r"(?m)^pod +image +version +state +policyAgeSeconds")
+        self.assertRegex(table, rf"(?m)^shop/web +postern/postern-proxy:\S+ +{VERSION} +enforced +0")
 
     def test_before_the_installation(self):
         found = self.check("--pre")
@@ -186,6 +199,7 @@ class CheckTest(InstalledCase):
             return any("no stream" in text and "default/alone" in text for _, _, text, _ in self.mesh.check()[1])
         wait_until(look, 20, "the sidecar without a stream")
         self.check()
+        self.assertEqual(self.sidecars()["default/alone"]["state"], "disconnected")
 
     def test_the_webhook_does_not_answer(self):
         item = self.api.get("MutatingWebhookConfiguration", "postern")

@@ -40,9 +40,17 @@ class Installed:
             node.load(image)
         values = values or {}
         (node.folder / "values.json").write_text(json.dumps(values), encoding="utf-8")
-        node.pod.run([helm(), "--kubeconfig", node.kube.kubeconfig, "install", "postern", f"{ROOT}/charts/postern", "--namespace", NAMESPACE,
-                      "--create-namespace", *(["--values", f"{node.folder}/values.json"] if values else []), "--wait", "--timeout", "120s"],
-                     deadline=150, check=True)
+        self.helm("install", "postern", f"{ROOT}/charts/postern", "--create-namespace", *(["--values", f"{node.folder}/values.json"] if values else []),
+                  "--wait", "--timeout", "120s")
+
+    def helm(self, *arguments, check=True):
+        """Runs helm for the chart's namespace; the CompletedProcess."""
+        return self.node.pod.run([helm(), "--kubeconfig", self.node.kube.kubeconfig, "--namespace", NAMESPACE, *arguments], deadline=150, check=check)
+
+    def check(self, *arguments):
+        """posternctl check: its JSON."""
+        done = self.node.pod.run([program("posternctl"), "check", "--output", "json", "--kubeconfig", self.node.kube.kubeconfig, *arguments], deadline=60)
+        return json.loads(done.stdout)
 
     def control(self):
         """The pod of postern-control."""
@@ -131,7 +139,7 @@ def _condition(item, name):
 
 def _images(folder):
     """The archives of Postern's own images, made as ./dev images makes them, of the programs under test and of this machine's packages."""
-    names = ["postern-proxy", "postern-control"]
+    names = ["postern-proxy", "postern-control", "posternctl"]
     run(["/usr/bin/python3", f"{ROOT}/tools/images/assemble.py", "--tree", os.environ.get("POSTERN_BUILD", ROOT / "build/release"), "--out", f"{folder}/images",
          "--version", VERSION, *names], deadline=120, check=True)
     return [f"{folder}/images/{name}.tar" for name in names]

@@ -243,12 +243,27 @@ TEST_F(OneStream, OneUpdateIsUnderWayAndTheNewestStateFollows) {
   EXPECT_FALSE(stream.acknowledged().contains("pod/shop/client"));
 }
 
+TEST_F(OneStream, ItIsBehindFromTheUpdateToItsAcknowledgement) {
+  list();
+  say(stream, Hello{});
+  const Update first = update_of(due(stream));
+  const auto since = stream.behind_since();
+  ASSERT_TRUE(since);
+  relabel_client("nobody");
+  EXPECT_EQ(stream.behind_since(), since);
+  say(stream, Ack{first.nonce});
+  EXPECT_TRUE(stream.behind_since()) << "of what changed meanwhile";
+  say(stream, Ack{update_of(due(stream)).nonce});
+  EXPECT_FALSE(stream.behind_since());
+}
+
 TEST_F(OneStream, ARefusedUpdateIsSentAgainWithTheNextChangeOnly) {
   list();
   say(stream, Hello{});
   const Update first = update_of(due(stream));
   say(stream, Nack{first.nonce, "peer set too large"});
   EXPECT_EQ(stream.refusal(), "peer set too large");
+  EXPECT_TRUE(stream.behind_since());
   EXPECT_THAT(due(stream), IsEmpty());
   EXPECT_TRUE(stream.acknowledged().empty());
   relabel_client("nobody");
@@ -256,6 +271,7 @@ TEST_F(OneStream, ARefusedUpdateIsSentAgainWithTheNextChangeOnly) {
   EXPECT_THAT(names_of(second), Contains("allow-list"));
   say(stream, Ack{second.nonce});
   EXPECT_EQ(stream.refusal(), "");
+  EXPECT_FALSE(stream.behind_since());
   EXPECT_TRUE(stream.acknowledged().contains("allow-list"));
   EXPECT_EQ(context.counters.nacks, 1U);
 }
