@@ -16,3 +16,20 @@ assemble_images() {
   "${run[@]}" python3 "$source/tools/images/assemble.py" --tree "$tree" --out "$out" --version "$version" --revision "$revision" --epoch "$epoch" \
     --repository "$repository" "$@"
 }
+
+# check_images REPOSITORY [image...]: the same commit once more, in a clone elsewhere, from nothing. The archives, manifests and SBOMs have to be the same.
+check_images() {
+  local repository=$1 again=$root/build/images/again/postern file files differ=0
+  shift
+  rm -rf --one-file-system "$again"
+  git clone --quiet "$root" "$again"
+  CCACHE_DISABLE=1 "$again/dev" images --repository "$repository" "$@"
+  say "compare build/images with build/images/again/postern/build/images"
+  mapfile -t files < <(cd "$again/build/images" && printf '%s\n' *.tar *.spdx.json */index.json)
+  for file in "${files[@]}"; do
+    cmp -s "build/images/$file" "$again/build/images/$file" || { printf '    %s differs\n' "$file"; differ=1; }
+  done
+  [ "$differ" = 0 ] || die "images: two builds of $(git rev-parse HEAD) differ; both are kept"
+  printf '    %d archives, manifests and SBOMs are the same, byte for byte\n' "${#files[@]}"
+  rm -rf --one-file-system "$(dirname "$again")"
+}

@@ -10,7 +10,7 @@ import subprocess
 import tarfile
 import tempfile
 
-from oci import layer_tar, rfc3339, sha256, write_image
+from oci import layer_tar, sha256, write_image
 from root_filesystem import RootFilesystem
 from sbom import spdx
 
@@ -94,7 +94,6 @@ def assemble(name, arguments):
         "org.opencontainers.image.description": f"Postern: {image.summary}",
         "org.opencontainers.image.version": arguments.version,
         "org.opencontainers.image.revision": arguments.revision,
-        "org.opencontainers.image.created": rfc3339(arguments.epoch),
         "org.opencontainers.image.url": "https://postern.dev",
         "org.opencontainers.image.vendor": "Postern",
         "org.opencontainers.image.licenses": "Apache-2.0",

@@ -83,8 +83,9 @@ def write_image(folder, archive, name, tar, config, architecture, epoch):
 
     layer = put(zipped, LAYER)
     configuration = put(canonical(image), CONFIG)
+    annotations = {**config["Labels"], "org.opencontainers.image.created": created}
     manifest = put(
-        canonical({"schemaVersion": 2, "mediaType": MANIFEST, "config": configuration, "layers": [layer], "annotations": config["Labels"]}), MANIFEST
+        canonical({"schemaVersion": 2, "mediaType": MANIFEST, "config": configuration, "layers": [layer], "annotations": annotations}), MANIFEST
     )
     manifest["platform"] = {"architecture": architecture, "os": "linux"}
     manifest["annotations"] = {"org.opencontainers.image.ref.name": name.rsplit(":", 1)[1]}
