@@ -9,6 +9,8 @@ import io
 import json
 import os
 import pathlib
+import re
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -16,10 +18,15 @@ import tempfile
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "tests"))
+
+from kit import containerd  # noqa: E402
+
 TREE = ""
 USERS = {"postern-proxy": "1337:1337", "postern-proxy-spire": "1337:1337", "postern-control": "65532:65532", "posternctl": "65532:65532"}
 LIMIT = 60_000_000
 MODULE = "usr/bin/postern-workload-api.so"
+LABEL = "org.opencontainers.image."
 
 
 def assemble(out, *arguments):
@@ -49,6 +56,33 @@ class Blobs:
             return {member.name: member for member in tar.getmembers()}
 
 
+def dockerfile(arguments):
+    """What the Dockerfile makes of each target, with build arguments: an image's config, and under COPY what its files are."""
+    text = re.sub(r"^#.*\n", "", (ROOT / "tools/images/Dockerfile").read_text(encoding="utf-8"), flags=re.MULTILINE).replace("\\\n", " ")
+    stages = {"scratch": {"Labels": {}, "Env": [], "COPY": []}}
+    for line in filter(str.strip, text.splitlines()):
+        word, rest = line.split(None, 1)
+        if word == "FROM":
+            base, _, name = rest.split()
+            stage = stages[name] = {key: value.copy() if isinstance(value, (dict, list)) else value for key, value in stages.get(base, stages["scratch"]).items()}
+            known = {}
+        elif word == "ARG":
+            name, _, default = rest.partition("=")
+            known[name] = arguments.get(name, default)
+        elif word == "LABEL":
+            for name, value in (part.split("=", 1) for part in shlex.split(rest)):
+                stage["Labels"][name] = re.sub(r"\$(\w+)", lambda found: known[found[1]], value)
+        elif word in ("ENV", "COPY"):
+            stage[word.replace("ENV", "Env")].append(rest)
+        elif word == "ENTRYPOINT":
+            stage["Entrypoint"] = json.loads(rest)
+        elif word in ("USER", "WORKDIR"):
+            stage[{"USER": "User", "WORKDIR": "WorkingDir"}[word]] = rest
+        elif word != "RUN":
+            raise AssertionError(f"the Dockerfile has a new instruction, {word}: compare it with what tools/images writes")
+    return stages
+
+
 class ImagesTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -71,9 +105,18 @@ class ImagesTest(unittest.TestCase):
             config = image.config["config"]
             self.assertEqual(config["User"], USERS[name])
             self.assertEqual(config["Entrypoint"], [name.removesuffix("-spire")])
-            self.assertEqual(config["Labels"]["org.opencontainers.image.title"], name)
-            self.assertEqual(config["Labels"]["org.opencontainers.image.version"], "1.2.3")
-            self.assertEqual(config["Labels"]["org.opencontainers.image.revision"], "abc")
+            self.assertEqual(config["Labels"][LABEL + "title"], name)
+            self.assertEqual(config["Labels"][LABEL + "version"], "1.2.3")
+            self.assertEqual(config["Labels"][LABEL + "revision"], "abc")
+
+    def test_the_dockerfile_gives_the_same_configuration(self):
+        stages = dockerfile({"VERSION": "1.2.3", "REVISION": "abc"})
+        for name, image in self.images.items():
+            copied = stages[name].pop("COPY")
+            self.assertEqual(copied, [f"--from=build /rootfs/{name} /"])
+            self.assertEqual(stages[name], image.config["config"], name)
+        version = re.search(r"^project\(postern VERSION (\S+)", (ROOT / "CMakeLists.txt").read_text(encoding="utf-8"), re.MULTILINE)[1]
+        self.assertEqual(dockerfile({})["postern-proxy"]["Labels"][LABEL + "version"], version)
 
     def test_they_are_small_and_have_no_shell(self):
         for name, image in self.images.items():
@@ -137,6 +180,20 @@ class ImagesTest(unittest.TestCase):
                 for tool in ("iptables-nft-restore", "iptables-legacy-restore", "ip6tables-nft-save", "ip6tables-legacy-save"):
                     done = subprocess.run(["/usr/sbin/chroot", root, f"/usr/sbin/{tool}", "--version"], capture_output=True, text=True, check=False, env={})
                     self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_containerd_runs_them_as_their_user_with_a_read_only_root(self):
+        if missing := containerd.lacks():
+            self.skipTest(f"no container can run here; what is missing: {missing}")
+        node = containerd.Containerd(self.folder / "containerd")
+        self.addCleanup(node.close)
+        for name, image in self.images.items():
+            node.load(self.folder / "one" / f"{name}.tar")
+            done = node.run(f"docker.io/postern/{name}:1.2.3", *image.config["config"]["Entrypoint"], "--help")
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+            self.assertIn("usage", done.stdout.lower())
+            user = done.spec["process"]["user"]
+            self.assertEqual(f"{user['uid']}:{user['gid']}", USERS[name])
+            self.assertTrue(done.spec["root"]["readonly"])
 
     def test_bad_input_is_named(self):
         for arguments, words in ((["--tree", "/nowhere"], "/nowhere"), (["nothing"], "there is no image 'nothing'")):

@@ -10,14 +10,13 @@ gets its controllers and scheduler here. With tests/node (`./dev cluster` builds
 All of it is in a network namespace (a pod of kit.pods) and in mount and pid namespaces of its own, where /run, /var and the settings of the kernel
 that a kubelet wants are its own too; the machine's stay as they are. Only its cgroups are the machine's: they are under /postern-<prefix>."""
 
-import contextlib
-import glob
 import json
 import os
 import pathlib
 import shutil
 import subprocess
 
+from kit import cgroups
 from kit.cluster_names import ClusterNames
 from kit.image import Image
 from kit.kube import KubeServer
@@ -29,8 +28,6 @@ NAME = "node0"
 PODS = "10.244.0.0/24"      # addresses of pods; the bridge, which is their way out, has the first
 PODS_V6 = "fd44::/64"
 GATEWAY = "10.244.0.1"
-CGROUPS = "/sys/fs/cgroup"
-CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory")  # of version 1, those that a kubelet asks for; runc uses whatever is mounted
 PLUGINS = "/usr/lib/cni"
 # What the kubelet would set for the whole machine (protectKernelDefaults): in its view of /proc they are so already.
 KERNEL_SETTINGS = {"vm/overcommit_memory": 1, "vm/panic_on_oom": 0, "kernel/panic": 10, "kernel/panic_on_oops": 1,
@@ -51,30 +48,12 @@ def lacks():
     found += [f"{PLUGINS}/{name} (./dev setup cluster)" for name in ("bridge", "host-local", "loopback") if not os.path.exists(f"{PLUGINS}/{name}")]
     if os.geteuid() != 0:
         return ", ".join(found + ["root"])
-    mounted = _hierarchies()
-    if not mounted:
-        found.append(f"cgroups with {', '.join(CONTROLLERS)} under {CGROUPS}")
-    for folder in mounted:
-        try:
-            os.mkdir(f"{folder}/postern-probe-{os.getpid()}")
-            os.rmdir(f"{folder}/postern-probe-{os.getpid()}")
-        except OSError as error:
-            found.append(f"the right to make cgroups in {folder} ({error.strerror})")
+    found += cgroups.lacks()
     done = subprocess.run(["unshare", "--mount", "--pid", "--net", "--fork", "--mount-proc", "sh", "-c", "mount -t tmpfs none /mnt && ip link add br0 type bridge"],
                           capture_output=True, text=True, check=False)
     if done.returncode != 0:
         found.append(f"mount, pid and network namespaces with a bridge in them ({done.stderr.strip()})")
     return ", ".join(found)
-
-
-def _hierarchies():
-    """The folders under which this node's cgroups are: one, or with version 1 one for each controller; none: something is missing."""
-    if os.path.exists(f"{CGROUPS}/cgroup.controllers"):
-        with open(f"{CGROUPS}/cgroup.controllers", encoding="ascii") as file:
-            return [CGROUPS] if {"cpu", "cpuset", "memory", "pids"} <= set(file.read().split()) else []
-    if not all(os.path.isdir(f"{CGROUPS}/{name}") for name in CONTROLLERS):
-        return []
-    return [folder for folder in sorted(glob.glob(f"{CGROUPS}/*")) if os.path.exists(f"{folder}/cgroup.procs") and not os.path.islink(folder)]
 
 
 class Node:
@@ -110,7 +89,7 @@ class Node:
             self.init.kill()  # the kernel kills everything in its pid namespace with it
         self.pod.kill_all()
         self.kube.stop()
-        wait_until(self._remove_cgroups, 20, f"the cgroups {self.cgroup} to be empty", interval=0.1)
+        wait_until(lambda: cgroups.remove(self.cgroup), 20, f"the cgroups {self.cgroup} to be empty", interval=0.1)
 
     # What tests ask of it.
 
@@ -186,9 +165,7 @@ class Node:
         # Packets between pods on the bridge pass iptables too, or the answers of Services would come from elsewhere.
         lines += ["echo 1 >/proc/sys/net/bridge/bridge-nf-call-iptables", "echo 1 >/proc/sys/net/ipv4/ip_forward"]
         self.inside("sh", "-ec", "\n".join(lines))
-        for folder in _hierarchies():
-            os.makedirs(f"{folder}{self.cgroup}", exist_ok=True)
-            _inherit_cpuset(f"{folder}{self.cgroup}")
+        cgroups.make(self.cgroup)
 
     def _start_containerd(self):
         self.snapshotter = self._snapshotter()
@@ -248,22 +225,3 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
             "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
             "iptables": {"localhostNodePorts": False, "minSyncPeriod": "0s"}}), encoding="ascii")
         self.kube_proxy = self._start_inside([program(), "kube-proxy", f"--config={config}"], output=str(self.folder / "kube-proxy.log"), name="kube-proxy")
-
-    def _remove_cgroups(self):
-        left = False
-        for folder in _hierarchies():
-            for path, _, _ in os.walk(f"{folder}{self.cgroup}", topdown=False):
-                with contextlib.suppress(FileNotFoundError):
-                    try:
-                        os.rmdir(path)
-                    except OSError:
-                        left = True
-        return not left
-
-
-def _inherit_cpuset(path):
-    """A cpuset of version 1 starts out empty, and then takes no process."""
-    for name in ("cpuset.cpus", "cpuset.mems"):
-        file = pathlib.Path(path, name)
-        if file.exists() and not file.read_text(encoding="ascii").strip():
-            file.write_text(pathlib.Path(path).parent.joinpath(name).read_text(encoding="ascii"), encoding="ascii")
