@@ -17,6 +17,8 @@ assemble_images() {
     --repository "$repository" "$@"
 }
 
+packages_in() { dpkg-query --admindir="$1/var/lib/dpkg" --show | sort; }
+
 # check_images REPOSITORY [image...]: the same commit once more, in a clone elsewhere, from nothing. The archives, manifests and SBOMs have to be the same.
 check_images() {
   local repository=$1 again=$root/build/images/again/postern file files differ=0
@@ -29,7 +31,11 @@ check_images() {
   for file in "${files[@]}"; do
     cmp -s "build/images/$file" "$again/build/images/$file" || { printf '    %s differs\n' "$file"; differ=1; }
   done
-  [ "$differ" = 0 ] || die "images: two builds of $(git rev-parse HEAD) differ; both are kept"
+  if [ "$differ" = 1 ]; then
+    diff <(packages_in "$root/build/images/root") <(packages_in "$again/build/images/root") ||
+      die "images: the packages have changed since build/images/root was made. Run: ./dev images --renew --check"
+    die "images: two builds of $(git rev-parse HEAD) differ; both are kept"
+  fi
   printf '    %d archives, manifests and SBOMs are the same, byte for byte\n' "${#files[@]}"
   rm -rf --one-file-system "$(dirname "$again")"
 }
