@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "authz/app_probe.hpp"
 #include "authz/decode_annotations.hpp"
 
 namespace postern {
@@ -46,16 +47,6 @@ void add_probe(const std::optional<Port>& port, std::string path, std::vector<Pr
   if (std::find(out.begin(), out.end(), probe) == out.end()) out.push_back(std::move(probe));
 }
 
-// The injector lets the sidecar ask in the place of a tcpSocket (docs/injection.md): the port is the one that it asks.
-std::optional<Port> application_port(std::string_view path) {
-  if (!path.starts_with(app_probe_path)) return std::nullopt;
-  path.remove_prefix(app_probe_path.size());
-  std::uint16_t number = 0;
-  const auto [end, error] = std::from_chars(path.data(), path.data() + path.size(), number);
-  if (error != std::errc() || end != path.data() + path.size() || number == 0 || path.front() == '0') return std::nullopt;
-  return Port{number};
-}
-
 // A probe or a lifecycle handler: httpGet, tcpSocket or grpc; exec needs no connection.
 void decode_handler(const Field& field, const std::vector<NamedPort>& ports, std::vector<ProbePort>& out) {
   if (!field.present()) return;
@@ -64,8 +55,9 @@ void decode_handler(const Field& field, const std::vector<NamedPort>& ports, std
   if (http.present() && http["host"].string().empty()) {
     std::string path = http["path"].string("/");
     if (!path.starts_with('/')) path.insert(path.begin(), '/');
-    const auto application = application_port(path);
-    add_probe(application ? application : resolve_probe_port(http["port"], ports), std::move(path), out);
+    // The injector lets the sidecar ask in the kubelet's place (docs/injection.md): the port is the one that it asks.
+    const auto application = parse_app_probe(path);
+    add_probe(application ? application->port : resolve_probe_port(http["port"], ports), std::move(path), out);
   }
   const Field tcp = field["tcpSocket"];
   if (tcp.present() && tcp["host"].string().empty()) add_probe(resolve_probe_port(tcp["port"], ports), {}, out);

@@ -25,11 +25,11 @@ struct NamedPort {
   bool operator==(const NamedPort&) const = default;
 };
 
-// Where the sidecar's health port answers whether the application accepts connections: /app-probe/8080.
+// What the path of every probe begins with that the sidecar's health port makes for the kubelet (AppProbe): /app-probe/8080.
 inline constexpr std::string_view app_probe_path = "/app-probe/";
 
-// A port that a probe or lifecycle hook of the pod names; the path of an httpGet, else empty. Of a tcpSocket that the injector has
-// rewritten: the application's port, and the path at which the sidecar is asked for it.
+// A port that a probe or lifecycle hook of the pod names; the path of an httpGet, else empty. Of one that the injector has rewritten: the
+// application's port, and the path at which the sidecar is asked for it.
 struct ProbePort {
   Port port;
   std::string path;

@@ -33,10 +33,10 @@ constexpr auto linger = std::chrono::seconds{1};
 constexpr std::size_t linger_bytes = 64U << 10;
 constexpr auto accept_pause = std::chrono::milliseconds{100};
 
-IpAddress address_of(const AnyStream::endpoint& peer) {
+SocketAddress address_of(const AnyStream::endpoint& endpoint) {
   sockaddr_storage storage{};
-  std::memcpy(&storage, peer.data(), std::min(peer.size(), sizeof(storage)));
-  return from_sockaddr(storage).address;
+  std::memcpy(&storage, endpoint.data(), std::min(endpoint.size(), sizeof(storage)));
+  return from_sockaddr(storage);
 }
 
 // What a request that could not be read is answered; nothing when there is nobody left to answer.
@@ -53,17 +53,19 @@ http::response<http::string_body> to_response(HttpAnswer answer) {
   response.set(http::field::content_type, answer.content_type.empty() ? "text/plain; charset=utf-8" : answer.content_type);
   response.set(http::field::cache_control, "no-store");
   response.keep_alive(false);
-  response.body() = std::move(answer.body);
+  const bool has_body = response.result() != http::status::no_content && response.result() != http::status::not_modified;
+  if (has_body) response.body() = std::move(answer.body);  // RFC 9110 section 6.4.1
   response.prepare_payload();
   return response;
 }
 
 }  // namespace
 
-struct HttpService::Session {
+struct HttpService::Session : std::enable_shared_from_this<Session> {
   explicit Session(asio::io_context& io) : stream(io) {}
   beast::basic_stream<AnyStream> stream;
   IpAddress source;
+  bool being_answered = false;
 };
 
 HttpService::HttpService(std::string name, ListeningSocket socket, Handler handler, Log& log, HttpLimits limits)
@@ -96,15 +98,17 @@ asio::awaitable<void> HttpService::accept_loop() {
       continue;
     }
     failing = false;
-    session->source = address_of(peer);
+    session->source = address_of(peer).address;
     admit(std::move(session));
   }
 }
 
 void HttpService::admit(std::shared_ptr<Session> session) {
   if (sessions_.size() >= limits_.connections) {
-    sessions_.front()->stream.close();  // its pending operation ends with an error, and it goes
-    sessions_.pop_front();
+    auto oldest = std::find_if(sessions_.begin(), sessions_.end(), [](const auto& one) { return !one->being_answered; });
+    if (oldest == sessions_.end()) oldest = sessions_.begin();
+    (*oldest)->stream.close();  // its pending operation ends with an error, and it goes
+    sessions_.erase(oldest);
   }
   sessions_.push_back(session);
   asio::co_spawn(io_, serve(std::move(session)), asio::detached);
@@ -134,13 +138,18 @@ asio::awaitable<void> HttpService::converse(Session& session) {
   } else {
     HttpRequest request;
     request.method = parser.get().method_string();
-    const std::string target = parser.get().target();
-    const auto mark = std::min(target.find('?'), target.size());
-    request.path = target.substr(0, mark);
-    request.query = target.substr(std::min(mark + 1, target.size()));
+    request.target = parser.get().target();
+    const auto mark = std::min(request.target.find('?'), request.target.size());
+    request.path = request.target.substr(0, mark);
+    request.query = request.target.substr(std::min(mark + 1, request.target.size()));
+    for (const auto& field : parser.get()) request.headers.emplace_back(field.name_string(), field.value());
     request.body = std::move(parser.get().body());
     request.source = session.source;
-    answered = co_await answer(std::move(request));
+    error_code unknown;
+    request.local = address_of(stream.socket().local_endpoint(unknown));
+    answered = co_await answer(session, std::move(request));
+    if (answered->status == 0) co_return;
+    stream.expires_after(limits_.deadline);
   }
   const auto response = to_response(*std::move(answered));
   const auto [write_error, written] = co_await http::async_write(stream, response, as_values);
@@ -158,15 +167,31 @@ asio::awaitable<void> HttpService::converse(Session& session) {
   }
 }
 
-asio::awaitable<HttpAnswer> HttpService::answer(HttpRequest request) {
-  std::string what;
+asio::awaitable<HttpAnswer> HttpService::answer(Session& session, HttpRequest request) {
+  const auto caller = request.caller = std::make_shared<HttpCaller>();
+  asio::co_spawn(io_, watch(session.shared_from_this(), caller), asio::detached);
+  session.being_answered = true;
+  HttpAnswer answered{500, {}, "internal error\n"};
+  std::string failure;
   try {
-    co_return co_await handler_(std::move(request));
+    answered = co_await handler_(std::move(request));
   } catch (const std::exception& e) {
-    what = e.what();
+    failure = e.what();
   }
-  log_.error("admin_request_failed", {{"service", name_}, {"error", what}});
-  co_return HttpAnswer{500, {}, "internal error\n"};
+  session.being_answered = false;
+  caller->on_gone = nullptr;
+  error_code ignored;
+  session.stream.socket().cancel(ignored);  // ends watch()
+  if (!failure.empty()) log_.error("admin_request_failed", {{"service", name_}, {"error", failure}});
+  co_return answered;
+}
+
+// One request per connection: whatever arrives while it is answered is taken for the caller's end.
+asio::awaitable<void> HttpService::watch(std::shared_ptr<Session> session, std::shared_ptr<HttpCaller> caller) {
+  co_await session->stream.socket().async_wait(asio::socket_base::wait_read, as_values);
+  if (!session->being_answered) co_return;
+  caller->gone = true;
+  if (caller->on_gone) caller->on_gone();
 }
 
 }  // namespace postern

@@ -13,6 +13,8 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "base/ip.hpp"
 #include "base/listening_socket.hpp"
@@ -20,16 +22,26 @@
 
 namespace postern {
 
+// Whoever asks, for a handler that takes its time. Of the service's thread alone.
+struct HttpCaller {
+  bool gone = false;                // it has hung up: nobody waits for the answer
+  std::function<void()> on_gone{};  // called when that happens
+};
+
 struct HttpRequest {
   std::string method;  // as sent: GET, POST, ...
   std::string path;    // without query
   std::string body;
-  IpAddress source;        // 0.0.0.0 on a unix socket
-  std::string query = {};  // what follows the '?', as sent
+  IpAddress source;                                               // 0.0.0.0 on a unix socket
+  std::string query = {};                                         // what follows the '?', as sent
+  std::string target = {};                                        // path and query, as sent
+  std::vector<std::pair<std::string, std::string>> headers = {};  // in their order, as sent
+  SocketAddress local = {};                                       // where it was asked; 0.0.0.0:0 on a unix socket
+  std::shared_ptr<HttpCaller> caller = {};                        // never null in a service
 };
 
 struct HttpAnswer {
-  unsigned status = 200;
+  unsigned status = 200;  // 0: none, the connection just ends
   std::string content_type = "text/plain; charset=utf-8";
   std::string body;
 };
@@ -37,8 +49,8 @@ struct HttpAnswer {
 struct HttpLimits {
   std::uint32_t header_bytes = 8U << 10;
   std::uint64_t body_bytes = 4U << 10;
-  std::size_t connections = 64;               // one more closes the oldest: a flood of idle ones cannot keep a probe out
-  std::chrono::milliseconds deadline{5'000};  // from accept to the answer's last byte
+  std::size_t connections = 64;               // one more closes the oldest that is not being answered: idle ones cannot keep a probe out
+  std::chrono::milliseconds deadline{5'000};  // from accept to the request's last byte, and for the answer once the handler has it
 };
 
 class HttpService {
@@ -59,7 +71,8 @@ class HttpService {
   boost::asio::awaitable<void> accept_loop();
   boost::asio::awaitable<void> serve(std::shared_ptr<Session> session);
   boost::asio::awaitable<void> converse(Session& session);
-  boost::asio::awaitable<HttpAnswer> answer(HttpRequest request);
+  boost::asio::awaitable<HttpAnswer> answer(Session& session, HttpRequest request);
+  boost::asio::awaitable<void> watch(std::shared_ptr<Session> session, std::shared_ptr<HttpCaller> caller);
   void admit(std::shared_ptr<Session> session);
 
   std::string name_;

@@ -25,6 +25,12 @@ bool is_ours(const Node& container) {
 
 bool is_our_volume(std::string_view name) { return name == state_volume || name == token_volume; }
 
+void check_handler(const Field& handler) {
+  (void)handler["tcpSocket"]["host"].string();
+  const Field http = handler["httpGet"];
+  for (const char* text : {"host", "path", "scheme"}) (void)http[text].string();
+}
+
 // What of a spec we read or change must have the type that the API gives it.
 void check_shape(const Field& spec) {
   if (!spec.present()) spec.refuse("Required value: a pod needs a spec");
@@ -42,8 +48,8 @@ void check_shape(const Field& spec) {
       }
       for (const Field& item : container["volumeMounts"].items()) (void)item["name"].string();
       for (const Field& item : container["ports"].items()) (void)item["name"].string();
-      for (const char* probe : {"livenessProbe", "readinessProbe", "startupProbe"}) (void)container[probe]["tcpSocket"]["host"].string();
-      for (const char* hook : {"postStart", "preStop"}) (void)container["lifecycle"][hook]["tcpSocket"]["host"].string();
+      for (const char* probe : {"livenessProbe", "readinessProbe", "startupProbe"}) check_handler(container[probe]);
+      for (const char* hook : {"postStart", "preStop"}) check_handler(container["lifecycle"][hook]);
     }
   }
 }

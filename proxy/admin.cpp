@@ -11,9 +11,10 @@ namespace postern {
 
 // Two services: what the admin socket asks for may take the workers a second to gather, and a probe must not wait for it.
 struct AdminServer::State {
-  explicit State(AdminSources all) : sources(std::move(all)) {}
+  explicit State(AdminSources all) : sources(std::move(all)), http_probes(sources.log) {}
 
   AdminSources sources;
+  HttpProbes http_probes;  // of the health port's thread
   Port health_port;
   std::optional<SocketFile> socket_file;
   std::unique_ptr<HttpService> health;
@@ -40,7 +41,9 @@ Result<std::unique_ptr<AdminServer>> AdminServer::start(const Config& config, Ad
     auto admin = [&sources](HttpRequest request) -> boost::asio::awaitable<HttpAnswer> { co_return answer_admin(sources, request); };
     state->admin = std::make_unique<HttpService>("postern-admin", *std::move(admin_socket), admin, log);
   }
-  auto health = [&sources](HttpRequest request) { return answer_health(sources, std::move(request)); };
+  auto health = [&sources, &probes = state->http_probes](HttpRequest request) {
+    return answer_health(sources, probes, std::move(request));
+  };
   state->health = std::make_unique<HttpService>("postern-health", *std::move(health_socket), health, log);
   return std::unique_ptr<AdminServer>(new AdminServer(std::move(state)));
 }

@@ -23,7 +23,7 @@ struct Readiness {
 };
 
 // What the admin threads ask of the server; every function may be called from either of them, and may take up to a second.
-// What the health port asks (readiness, may_scrape, is_probe_port, facts) should be quick: a probe waits for it.
+// What the health port asks (readiness, may_scrape, the probes', facts) should be quick: a probe waits for it.
 class AdminBackend {
  public:
   virtual ~AdminBackend() = default;
@@ -32,6 +32,11 @@ class AdminBackend {
   virtual bool may_scrape(const IpAddress& source) = 0;
   // The ports that a probe of this pod names: the only ones that /app-probe/<port> connects to.
   virtual bool is_probe_port(Port port) = 0;
+  // The paths that a probe of this pod names, with their queries: the only ones of /app-probe/http that are served.
+  virtual bool is_probe_path(std::string_view path) = 0;
+  // May this source address have the application's port asked? The pod's own node, and whom policies let reach it in plaintext; loopback is
+  // answered yes by the caller.
+  virtual bool may_probe(const IpAddress& source, Port port) = 0;
   virtual std::string config_yaml() = 0;
   virtual std::string connections_json() = 0;  // live connections, gathered from the workers
   virtual std::string allow_list_json() = 0;   // rules, peer sets, generation, warnings

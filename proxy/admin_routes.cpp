@@ -1,13 +1,12 @@
 #include "proxy/admin_routes.hpp"
 
 #include <array>
-#include <charconv>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 
-#include "authz/workload.hpp"
+#include "authz/app_probe.hpp"
 #include "base/document.hpp"
 #include "proxy/metrics.hpp"
 
@@ -30,16 +29,6 @@ HttpAnswer json_error(unsigned status, std::string_view message) { return json(s
 
 HttpAnswer metrics(const AdminSources& sources) {
   return {200, std::string(metrics_type), render_metrics(sources.counters, sources.backend.facts())};
-}
-
-// The port of /app-probe/<port>: decimal, without sign or leading zero.
-std::optional<Port> probe_port(std::string_view path) {
-  if (!path.starts_with(app_probe_path)) return std::nullopt;
-  path.remove_prefix(app_probe_path.size());
-  Port port;
-  const auto [end, ec] = std::from_chars(path.data(), path.data() + path.size(), port.number);
-  if (ec != std::errc{} || end != path.data() + path.size() || path.front() == '0') return std::nullopt;
-  return port;
 }
 
 HttpAnswer set_log_level(const AdminSources& sources, const std::string& body) {
@@ -91,7 +80,7 @@ constexpr std::array admin_routes{
 
 }  // namespace
 
-boost::asio::awaitable<HttpAnswer> answer_health(const AdminSources& sources, HttpRequest request) {
+boost::asio::awaitable<HttpAnswer> answer_health(const AdminSources& sources, HttpProbes& probes, HttpRequest request) {
   if (request.method != "GET") co_return text(404, "not found\n");
   if (request.path == "/healthz") co_return text(200, "ok\n");
   if (request.path == "/readyz") {
@@ -104,10 +93,17 @@ boost::asio::awaitable<HttpAnswer> answer_health(const AdminSources& sources, Ht
     if (allowed) co_return metrics(sources);
     co_return text(403, "forbidden: this pod's policies do not let " + request.source.text() + " reach its health port\n");
   }
-  if (const auto port = probe_port(request.path)) {
-    if (sources.backend.is_probe_port(*port)) co_return co_await probe_application(*port);
+  const auto probe = parse_app_probe(request.target);
+  if (!probe) co_return text(404, "not found\n");
+  if (probe->scheme == AppProbe::Scheme::tcp) {
+    if (sources.backend.is_probe_port(probe->port)) co_return co_await probe_application({request.local.address, probe->port});
+    co_return text(404, "not found\n");
   }
-  co_return text(404, "not found\n");
+  // Before the path is looked at, which would say what there is.
+  if (!request.source.is_loopback() && !sources.backend.may_probe(request.source, probe->port))
+    co_return text(403, "forbidden: probes are for this pod's node, and for whom its policies let reach the application's port\n");
+  if (!sources.backend.is_probe_path(request.target)) co_return text(404, "not found\n");
+  co_return co_await probes.ask(*probe, std::move(request));
 }
 
 HttpAnswer answer_admin(const AdminSources& sources, const HttpRequest& request) {

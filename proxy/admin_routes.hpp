@@ -7,6 +7,7 @@
 #include "base/http_service.hpp"
 #include "base/log.hpp"
 #include "proxy/admin.hpp"
+#include "proxy/http_probe.hpp"
 
 namespace postern {
 
@@ -18,12 +19,13 @@ struct AdminSources {
 };
 
 // The health port: anybody can reach it, so it says little and changes nothing.
-boost::asio::awaitable<HttpAnswer> answer_health(const AdminSources& sources, HttpRequest request);
+boost::asio::awaitable<HttpAnswer> answer_health(const AdminSources& sources, HttpProbes& probes, HttpRequest request);
 
 // The admin socket: JSON, for the owner of the sidecar.
 HttpAnswer answer_admin(const AdminSources& sources, const HttpRequest& request);
 
-// 200 when the application in this pod accepts a TCP connection on 127.0.0.1 or ::1 within a second, else 503.
-boost::asio::awaitable<HttpAnswer> probe_application(Port port);
+// 200 when the application accepts a TCP connection at that port within a second, on loopback or at the address where the health port was
+// asked, else 503.
+boost::asio::awaitable<HttpAnswer> probe_application(SocketAddress asked_at);
 
 }  // namespace postern

@@ -63,6 +63,8 @@ class Server final : private AdminBackend, private PolicyReceiver {
   Readiness readiness() override;
   bool may_scrape(const IpAddress& source) override;
   bool is_probe_port(Port port) override;
+  bool is_probe_path(std::string_view path) override;
+  bool may_probe(const IpAddress& source, Port port) override;
   std::string config_yaml() override;
   std::string connections_json() override;
   std::string allow_list_json() override;

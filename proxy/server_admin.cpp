@@ -71,6 +71,19 @@ bool Server::is_probe_port(Port port) {
   return current && std::ranges::any_of(current->self().probe_ports, [port](const ProbePort& probe) { return probe.port == port; });
 }
 
+bool Server::is_probe_path(std::string_view path) {
+  const auto current = snapshot();
+  return current && std::ranges::any_of(current->self().probe_ports, [path](const ProbePort& probe) { return probe.path == path; });
+}
+
+bool Server::may_probe(const IpAddress& source, Port port) {
+  const auto current = snapshot();
+  if (!current) return false;
+  // Whatever mesh.nodeTraffic says of the node: it gets no more than the answer to what this pod's own spec asks.
+  if (current->workload_at(source) == nullptr && current->is_own_node(source)) return true;
+  return judge(current.get(), ConnectionFacts{Direction::inbound, source, port, nullptr, false}).allowed;
+}
+
 std::string Server::config_yaml() { return print_config(config_); }
 
 std::string Server::connections_json() {

@@ -93,19 +93,35 @@ class ClusterTest(unittest.TestCase):
         for name, at in self.cluster.pods.items():
             statuses = at.item["status"]["initContainerStatuses"] + at.item["status"]["containerStatuses"]
             self.assertEqual([s["restartCount"] for s in statuses], [0] * len(statuses), name)
-        record = wait_until(lambda: self.cluster.pods["frontend"].records(**{"direction": "inbound", "policy.basis": "node_probe"}), 10,
-                            "the kubelet's httpGet in frontend's access log")[-1]
-        self.assertEqual((record["verdict"], record["destination.port"]), ("FORWARDED", 80))
-        self.assertIn(record["source.address"], (GATEWAY, self.cluster.net.pods["node"].v4))
+        frontend = self.cluster.pods["frontend"]
+        probe = frontend.item["spec"]["containers"][0]["readinessProbe"]["httpGet"]
+        self.assertEqual((probe["path"], probe["port"]), ("/app-probe/http/80/", 15020))
+        self.assertEqual(frontend.records(**{"policy.basis": "node_probe"}), [])
         # Asked through the sidecar, a tcpSocket probe says whether the application listens: every handshake with a redirect succeeds.
-        self.made(pod("deaf", {"readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1}}))
-        def probed():
-            events = [e for e in self.api.list("Event", "default") if e["regarding"].get("name") == "deaf" and e["reason"] == "Unhealthy"]
-            return any("app-probe" in e.get("note", "") or "503" in e.get("note", "") for e in events)
-        wait_until(probed, 60, lambda: f"its probe to fail:\n{self.postern.explain('default', 'app=deaf')}", interval=0.3)
-        self.assertEqual(self.postern.pods("default", "app=deaf"), [])
-        self.node.kubectl("exec", "deaf", "-c", "app", "--", "sh", "-c", "python3 -m http.server 8080 >/dev/null 2>&1 &")
-        self.postern.pod("default", "app=deaf", 30)
+        for name, probe in (("deaf", {"tcpSocket": {"port": 8080}}), ("deaf-http", {"httpGet": {"path": "/?full=1", "port": 8080}})):
+            with self.subTest(name):
+                self.made(pod(name, {"readinessProbe": {**probe, "periodSeconds": 1}}))
+                def probed(name=name):
+                    events = [e for e in self.api.list("Event", "default") if e["regarding"].get("name") == name and e["reason"] == "Unhealthy"]
+                    return any("app-probe" in e.get("note", "") or "503" in e.get("note", "") for e in events)
+                wait_until(probed, 60, lambda name=name: f"its probe to fail:\n{self.postern.explain('default', f'app={name}')}", interval=0.3)
+                self.assertEqual(self.postern.pods("default", f"app={name}"), [])
+                self.node.kubectl("exec", name, "-c", "app", "--", "sh", "-c", "cd /tmp && python3 -m http.server 8080 >/dev/null 2>&1 &")
+                self.postern.pod("default", f"app={name}", 30)
+
+    def test_hooks_go_through_the_sidecar(self):
+        """A postStart that nobody answers fails the container; one that is answered, whatever the status, lets it start."""
+        serve = ["sh", "-c", "cd /tmp && exec python3 -m http.server 8080"]
+        hook = {"httpGet": {"path": "/nothing-here", "port": 8080}}
+        self.made(pod("hooked", {"command": ["sleep", "infinity"], "lifecycle": {"postStart": hook}}))
+        def failed():
+            return [e for e in self.api.list("Event", "default") if e["regarding"].get("name") == "hooked" and e["reason"] == "FailedPostStartHook"]
+        wait_until(failed, 60, lambda: f"its hook to fail:\n{self.postern.explain('default', 'app=hooked')}", interval=0.3)
+        # The kubelet runs the hook at the same time as the container's command: the init container's server is there before.
+        first = {"name": "server", "image": IMAGE, "command": serve, "restartPolicy": "Always", "securityContext": {"runAsUser": ORDINARY},
+                 "startupProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1}}
+        self.made(pod("answered", {"lifecycle": {"postStart": hook}}, initContainers=[first]))
+        self.postern.pod("default", "app=answered", 60)
 
     def from_node(self, address, port):
         """What a request of the node itself is answered. A refusal may come sooner than connect() returns."""
@@ -116,14 +132,44 @@ class ClusterTest(unittest.TestCase):
         except ConnectionResetError:
             return b""
 
-    def test_the_node_reaches_ports_of_probes_alone(self):
-        pods = self.cluster.pods
-        self.assertIn(b"200", self.from_node(pods["frontend"].v4, 80))
+    def isolated(self, name, container):
+        """A pod that serves HTTP at 8080, and which no policy lets anybody reach."""
+        self.api.policy({"metadata": {"name": f"{name}-isolated", "namespace": "default"},
+                         "spec": {"podSelector": {"matchLabels": {"app": name}}, "policyTypes": ["Ingress"]}})
+        self.addCleanup(self.api.delete, "NetworkPolicy", f"{name}-isolated", "default")
+        return self.made(pod(name, {"command": ["sh", "-c", "cd /tmp && exec python3 -m http.server 8080"], **container}))
+
+    def refused_to_node(self, at, port):
+        """The node's connection is refused, and its record says so."""
+        before = len(at.records(direction="inbound", verdict="DROPPED"))
+        self.assertEqual(self.from_node(at.v4, port), b"")
+        record = wait_until(lambda: at.records(direction="inbound", verdict="DROPPED")[before:], 10, f"the refusal at {at.v4}")[0]
+        self.assertIn(record["source.address"], (GATEWAY, self.cluster.net.pods["node"].v4))
+
+    def test_the_node_reaches_no_port_but_of_grpc_probes(self):
         for name, port in (("backend", 8080), ("database", 6379)):
-            before = len(pods[name].records(direction="inbound", verdict="DROPPED"))
-            self.assertEqual(self.from_node(pods[name].v4, port), b"")
-            record = wait_until(lambda name=name, before=before: pods[name].records(direction="inbound", verdict="DROPPED")[before:], 10, f"the refusal at {name}")[0]
-            self.assertIn(record["source.address"], (GATEWAY, self.cluster.net.pods["node"].v4))
+            self.refused_to_node(self.cluster.pods[name], port)
+        self.isolated("probed", {"readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1}})
+        self.refused_to_node(self.postern.pod("default", "app=probed", 60), 8080)
+        # No server of gRPC is needed for this: its port is named.
+        self.isolated("remote", {"startupProbe": {"exec": {"command": ["true"]}}, "livenessProbe": {"grpc": {"port": 8080}, "failureThreshold": 100}})
+        remote = self.postern.pod("default", "app=remote", 60)
+        wait_until(lambda: b"200" in self.from_node(remote.v4, 8080), 30, "the port of a grpc probe to be reached")
+
+    def test_the_intruder_is_refused_at_the_port_of_an_http_get_probe_through_the_nodes_port(self):
+        self.isolated("probed", {"readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1}})
+        probed, intruder, node = self.postern.pod("default", "app=probed", 60), self.cluster.pods["intruder"], self.cluster.net.pods["node"]
+        self.api.create({"kind": "Service", "metadata": {"name": "probed", "namespace": "default"}, "spec": {
+            "type": "NodePort", "selector": {"app": "probed"}, "ports": [{"port": 80, "targetPort": 8080, "nodePort": NODE_PORT + 1}]}})
+        self.addCleanup(self.api.delete, "Service", "probed", "default")
+        def refused():
+            done = intruder.run(["curl", "-sS", "--max-time", "10", f"http://{node.v4}:{NODE_PORT + 1}/"], uid=1337)
+            self.assertNotEqual(done.returncode, 0, done.stdout)
+            return probed.records(direction="inbound", verdict="DROPPED")
+        record = wait_until(refused, 30, "kube-proxy to lead to the pod, and the refusal there")[0]
+        self.assertIn(record["source.address"], (GATEWAY, node.v4))
+        self.assertEqual(record["destination.port"], 8080)
+        self.assertEqual(self.postern.pod("default", "app=probed").item["status"]["phase"], "Running")
 
     def test_the_intruder_is_refused_through_the_nodes_port(self):
         intruder, backend, node = self.cluster.pods["intruder"], self.cluster.pods["backend"], self.cluster.net.pods["node"]

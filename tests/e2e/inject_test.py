@@ -116,7 +116,7 @@ class InjectionTest(InjectCase):
         app = made["spec"]["containers"][0]
         self.assertEqual(app["securityContext"]["capabilities"]["drop"], ["NET_RAW"])
         self.assertEqual(app["readinessProbe"]["httpGet"], {"path": "/app-probe/8080", "port": 15020, "scheme": "HTTP"})
-        self.assertEqual(app["livenessProbe"]["httpGet"]["path"], "/live")
+        self.assertEqual(app["livenessProbe"]["httpGet"], {"path": "/app-probe/http/8080/live", "port": 15020, "scheme": "HTTP"})
         redirect, sidecar = made["spec"]["initContainers"]
         self.assertEqual(redirect["securityContext"]["capabilities"]["add"], ["NET_ADMIN", "NET_RAW"])
         self.assertEqual(sidecar["securityContext"]["runAsUser"], 1337)

@@ -137,7 +137,7 @@ spec:
   EXPECT_EQ(pod.workload.probe_ports, expected) << "a name is that of its own container; a probe of another host is none of this pod";
 }
 
-// What the injector made of tcpSocket probes counts for the port that the sidecar asks; only exactly that form does.
+// What the injector made of probes counts for the port that the sidecar asks; only exactly that form does.
 TEST(DecodePod, SeesThroughProbesOfTheSidecar) {
   const Pod pod = decoded(R"(
 metadata: {name: web}
@@ -146,10 +146,16 @@ spec:
   - readinessProbe: {httpGet: {path: /app-probe/5432, port: 15020, scheme: HTTP}}
     livenessProbe: {httpGet: {path: /app-probe/05432, port: 15020}}
     startupProbe: {httpGet: {path: /app-probe/70000, port: 15020}}
+  - readinessProbe: {httpGet: {path: "/app-probe/http/8080/healthz?full=1", port: 15020, scheme: HTTP}}
+    lifecycle: {preStop: {httpGet: {path: /app-probe/hook/https/8443/drain, port: 15020, scheme: HTTP}}}
 )");
-  const std::vector<ProbePort> expected = {
-      {port(15020), "/app-probe/05432"}, {port(5432), "/app-probe/5432"}, {port(15020), "/app-probe/70000"}};
+  const std::vector<ProbePort> expected = {{port(15020), "/app-probe/05432"},
+                                           {port(5432), "/app-probe/5432"},
+                                           {port(15020), "/app-probe/70000"},
+                                           {port(8080), "/app-probe/http/8080/healthz?full=1"},
+                                           {port(8443), "/app-probe/hook/https/8443/drain"}};
   EXPECT_EQ(pod.workload.probe_ports, expected);
+  for (const Port asked : {port(5432), port(8080), port(8443)}) EXPECT_FALSE(pod.workload.is_probed_by_node(asked)) << asked.number;
 }
 
 TEST(DecodePod, WarnsOfWhatCannotWork) {

@@ -116,6 +116,20 @@ TEST(Injector, PutsBackWhatWasTamperedWith) {
   }
 }
 
+// A probe that was put back to what the node would ask itself: the validating webhook denies what injecting would change.
+TEST(Injector, RewritesAProbeThatWasPutBack) {
+  const Node spec = pod_of("containers: [{name: a, image: b, livenessProbe: {httpGet: {path: /live, port: 8080, scheme: HTTPS}}}]");
+  const Node good = inject(spec, test_settings()).pod;
+  EXPECT_TRUE(json_patch(good, inject(good, test_settings()).pod).empty());
+  Node tampered = good;
+  Node& probe = field_of(field_of(field_of(tampered, "spec"), "containers").items[0], "livenessProbe");
+  EXPECT_EQ(field_of(field_of(probe, "httpGet"), "path").scalar, "/app-probe/https/8080/live");
+  field_of(field_of(probe, "httpGet"), "port") = make_integer(8080);
+  EXPECT_FALSE(json_patch(tampered, inject(tampered, test_settings()).pod).empty());
+  probe = *spec.find("spec")->find("containers")->items[0].find("livenessProbe");
+  EXPECT_TRUE(same_value(inject(tampered, test_settings()).pod, good));
+}
+
 TEST(Injector, SettingsDecideWhatIsDenied) {
   const Node rooted = pod_of("containers: [{name: a, image: b}]");
   const Node contained = pod_of("containers: [{name: a, image: b, securityContext: {runAsNonRoot: true}}]");

@@ -36,6 +36,8 @@ class FakeBackend : public AdminBackend {
   Readiness readiness() override { return {ready, ready ? "" : "no \"policy\" yet"}; }
   bool may_scrape(const IpAddress& source) override { return source == scraper; }
   bool is_probe_port(Port port) override { return port == probe_port; }
+  bool is_probe_path(std::string_view path) override { return path == probe_path; }
+  bool may_probe(const IpAddress& source, Port) override { return source == node; }
   std::string config_yaml() override { return "workers: 2\n"; }
   std::string connections_json() override {
     if (on_connections) on_connections();
@@ -49,7 +51,9 @@ class FakeBackend : public AdminBackend {
 
   std::atomic<bool> ready = true;
   IpAddress scraper = *IpAddress::parse("10.0.0.5");
+  IpAddress node = *IpAddress::parse("10.0.0.1");
   std::atomic<Port> probe_port{};
+  std::string probe_path;  // set before it is asked for
   std::function<void()> on_connections;
   std::atomic<bool> drained = false;
   std::atomic<LogLevel> level = LogLevel::info;
@@ -181,7 +185,8 @@ TEST_F(Admin, MetricsNeedTheAllowListButForLoopback) {
   const auto status_from = [&](const char* source) {
     HttpRequest request{"GET", "/metrics", "", *IpAddress::parse(source)};
     boost::asio::io_context io;
-    auto answer = boost::asio::co_spawn(io, answer_health(sources, std::move(request)), boost::asio::use_future);
+    HttpProbes probes(log);
+    auto answer = boost::asio::co_spawn(io, answer_health(sources, probes, std::move(request)), boost::asio::use_future);
     io.run();
     return answer.get().status;
   };
@@ -224,6 +229,33 @@ TEST_F(Admin, AppProbeConnectsToTheApplication) {
   const std::string answer = health(probe_path(port));
   EXPECT_THAT(answer, StartsWith("HTTP/1.1 503 "));
   EXPECT_THAT(answer, HasSubstr("127.0.0.1:" + std::to_string(port.number) + ": Connection refused"));
+}
+
+// Nobody comes by the sidecar to what the pod's own probes do not ask.
+TEST_F(Admin, HttpProbesAreForTheNodeAndForWhatTheSpecNames) {
+  backend.probe_path = "/app-probe/http/1/healthz?full=1";
+  const AdminSources sources{backend, {&counters}, log};
+  const auto status_of = [&](const char* source, const std::string& target) {
+    HttpRequest request{"GET", target.substr(0, target.find('?')), "", *IpAddress::parse(source)};
+    request.target = target;
+    request.local = {*IpAddress::parse("127.0.0.1"), server->health_port()};
+    request.caller = std::make_shared<HttpCaller>();
+    boost::asio::io_context io;
+    HttpProbes probes(log);
+    auto answer = boost::asio::co_spawn(io, answer_health(sources, probes, std::move(request)), boost::asio::use_future);
+    io.run();
+    return answer.get().status;
+  };
+  EXPECT_EQ(status_of("10.0.0.1", backend.probe_path), 503U) << "asked for; nobody listens at port 1";
+  EXPECT_EQ(status_of("127.0.0.1", backend.probe_path), 503U);
+  EXPECT_EQ(status_of("10.0.0.2", backend.probe_path), 403U);
+  for (const char* target :
+       {"/app-probe/http/1/healthz", "/app-probe/http/1/healthz?full=1&more", "/app-probe/http/1/healthz?full=2",
+        "/app-probe/https/1/healthz?full=1", "/app-probe/hook/http/1/healthz?full=1", "/app-probe/http/2/healthz?full=1",
+        "/app-probe/http/1/%68ealthz?full=1", "/app-probe/http/1/./healthz?full=1"}) {
+    EXPECT_EQ(status_of("10.0.0.1", target), 404U) << target;
+    EXPECT_EQ(status_of("10.0.0.2", target), 403U) << target << ": what there is, is not said";
+  }
 }
 
 TEST_F(Admin, AppProbeTriesIpv6Too) {
