@@ -152,7 +152,7 @@ class ClusterTest(unittest.TestCase):
         self.isolated("probed", {"readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1}})
         self.refused_to_node(self.postern.pod("default", "app=probed", 60), 8080)
         # No server of gRPC is needed for this: its port is named.
-        self.isolated("remote", {"startupProbe": {"exec": {"command": ["true"]}}, "livenessProbe": {"grpc": {"port": 8080}, "failureThreshold": 100}})
+        self.isolated("remote", {"livenessProbe": {"grpc": {"port": 8080}, "failureThreshold": 100}})
         remote = self.postern.pod("default", "app=remote", 60)
         wait_until(lambda: b"200" in self.from_node(remote.v4, 8080), 30, "the port of a grpc probe to be reached")
 
@@ -187,7 +187,8 @@ class ClusterTest(unittest.TestCase):
         """The policies name the ports that pods listen on; the Services have others."""
         self.policies("frontend-allow")
         self.assertIn("small door", self.curl("frontend", "http://backend/catalogue"))
-        record = self.cluster.pods["frontend"].records(**{"direction": "outbound", "destination.k8s.pod": self.cluster.names["backend"]})[-1]
+        to_backend = {"direction": "outbound", "destination.k8s.pod": self.cluster.names["backend"]}
+        record = wait_until(lambda: self.cluster.pods["frontend"].records(**to_backend), 10, "frontend's record of it")[-1]
         self.assertEqual(record["verdict"], "FORWARDED")
         self.assertIn("frontend: welcome", self.curl("intruder", "http://frontend:8000/"))
         self.assertIsNone(self.curl("intruder", "http://backend/catalogue"))

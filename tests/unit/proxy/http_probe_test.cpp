@@ -1,5 +1,6 @@
 #include "proxy/http_probe.hpp"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
@@ -7,8 +8,11 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <condition_variable>
 #include <functional>
 #include <future>
+#include <mutex>
+#include <optional>
 #include <thread>
 
 #include "base/listening_socket.hpp"
@@ -66,6 +70,7 @@ class Application {
   using Serve = std::function<void(const Peer&, const std::string& request)>;
 
   explicit Application(Serve serve) : socket_(*listen_on_port(Port{0}, "test")), port_(socket_.port()) {
+    ::fcntl(socket_.fd(), F_SETFL, ::fcntl(socket_.fd(), F_GETFL) & ~O_NONBLOCK);
     thread_ = std::thread([this, serve = std::move(serve)] {
       while (true) {
         const int fd = ::accept(socket_.fd(), nullptr, nullptr);
@@ -266,22 +271,18 @@ TEST_F(HttpProbe, ACallerThatHangsUpEndsTheRequest) {
 TEST_F(HttpProbe, AFewAtATime) {
   std::mutex mutex;
   std::condition_variable changed;
-  int accepted = 0;
   bool done = false;
   // Answers nobody until the test says so; the kernel accepts meanwhile.
   const Application app([&](const Peer& peer, const std::string&) {
     std::unique_lock lock(mutex);
-    ++accepted;
-    changed.notify_all();
     changed.wait_for(lock, 10s, [&] { return done; });
     peer.send(answer_of("late"));
   });
   asks(app.port());
   std::vector<Peer> waiting;
   for (int i = 0; i < 16; ++i) waiting.push_back(begin());
-  std::string refused;
-  // The service takes them in turn: the seventeenth is refused once the sixteen are there.
-  refused = get();
+  // The service takes them in turn: the seventeenth is refused.
+  const std::string refused = get();
   EXPECT_THAT(refused, StartsWith("HTTP/1.1 503 "));
   EXPECT_THAT(refused, HasSubstr("too many probes"));
   {
