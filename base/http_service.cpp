@@ -121,6 +121,7 @@ asio::awaitable<void> HttpService::serve(std::shared_ptr<Session> session) {
     log_.error("admin_connection_failed", {{"service", name_}, {"error", e.what()}});
   }
   sessions_.remove(session);
+  session->stream.close();  // watch() may still hold it
 }
 
 asio::awaitable<void> HttpService::converse(Session& session) {
@@ -169,8 +170,8 @@ asio::awaitable<void> HttpService::converse(Session& session) {
 
 asio::awaitable<HttpAnswer> HttpService::answer(Session& session, HttpRequest request) {
   const auto caller = request.caller = std::make_shared<HttpCaller>();
-  asio::co_spawn(io_, watch(session.shared_from_this(), caller), asio::detached);
   session.being_answered = true;
+  asio::co_spawn(io_, watch(session.shared_from_this(), caller), asio::detached);
   HttpAnswer answered{500, {}, "internal error\n"};
   std::string failure;
   try {
@@ -188,6 +189,7 @@ asio::awaitable<HttpAnswer> HttpService::answer(Session& session, HttpRequest re
 
 // One request per connection: whatever arrives while it is answered is taken for the caller's end.
 asio::awaitable<void> HttpService::watch(std::shared_ptr<Session> session, std::shared_ptr<HttpCaller> caller) {
+  if (!session->being_answered) co_return;  // a quick handler was done before this began
   co_await session->stream.socket().async_wait(asio::socket_base::wait_read, as_values);
   if (!session->being_answered) co_return;
   caller->gone = true;

@@ -18,6 +18,7 @@
 #include <future>
 #include <optional>
 #include <stdexcept>
+#include <thread>
 
 #include "base/document.hpp"
 #include "base/http_service.hpp"
@@ -420,6 +421,21 @@ TEST(HttpService, OneConnectionTooManyClosesTheOldest) {
   EXPECT_EQ(body_of(Client(tight.port).get("/")), "hello");
   EXPECT_EQ(oldest.receive(), "");
   EXPECT_EQ(body_of(younger.get("/")), "hello");
+}
+
+std::ptrdiff_t open_descriptors() {
+  return std::distance(std::filesystem::directory_iterator("/proc/self/fd"), std::filesystem::directory_iterator());
+}
+
+// Whoever has its answer and does not hang up is hung up on.
+TEST(HttpService, AnAnsweredConnectionIsNotKept) {
+  const TightService tight({});
+  const auto before = open_descriptors();
+  Client idle(tight.port);
+  EXPECT_EQ(body_of(idle.get("/")), "hello");
+  const auto deadline = std::chrono::steady_clock::now() + 10s;
+  while (open_descriptors() > before + 1 && std::chrono::steady_clock::now() < deadline) std::this_thread::sleep_for(10ms);
+  EXPECT_EQ(open_descriptors(), before + 1) << "the client's own end";
 }
 
 TEST(HttpService, EndsWithConnectionsOpen) {
