@@ -55,36 +55,29 @@ Pod pod_named(std::string ns, std::string name, Labels labels) {
   return pod;
 }
 
-std::string label_of(const Pod& pod, std::string_view name) {
-  const auto found = std::find_if(pod.labels.begin(), pod.labels.end(), [&](const auto& one) { return one.first == name; });
-  return found == pod.labels.end() ? std::string() : found->second;
+// Those of a namespace with these labels that have addresses of their own.
+std::vector<ObjectKey> pods_with(const ClusterView& view, const std::string& ns, const Labels& labels) {
+  std::vector<ObjectKey> out;
+  for (const auto& [key, pod] : view.pods) {
+    if (key.ns == ns && !pod.ended() && !pod.workload.addresses.empty() && matches(LabelSelector{labels, {}}, pod.labels))
+      out.push_back(key);
+  }
+  return out;
 }
 
 // The pods of postern-control; before the installation, one as it will be.
 std::vector<ObjectKey> control_pods(ClusterView& view, const std::string& ns) {
-  std::vector<ObjectKey> out;
-  for (const auto& [key, pod] : view.pods) {
-    if (key.ns == ns && !pod.ended() && !pod.workload.addresses.empty() && label_of(pod, "app.kubernetes.io/name") == "postern" &&
-        label_of(pod, "app.kubernetes.io/component") == "control")
-      out.push_back(key);
-  }
-  if (!out.empty()) return out;
-  Labels labels;
-  labels.emplace("app.kubernetes.io/name", "postern");
-  labels.emplace("app.kubernetes.io/component", "control");
+  const Labels labels{{"app.kubernetes.io/name", "postern"}, {"app.kubernetes.io/component", "control"}};
+  if (std::vector<ObjectKey> found = pods_with(view, ns, labels); !found.empty()) return found;
   const ObjectKey key{ns, "postern-control"};
-  view.pods.emplace(key, pod_named(ns, key.name, std::move(labels)));
+  view.pods.emplace(key, pod_named(ns, key.name, labels));
   return {key};
 }
 
 // The cluster's DNS servers, by the label that they have everywhere; none where they are no pods, or on their node's network.
 std::vector<ObjectKey> dns_pods(const ClusterView& view) {
-  std::vector<ObjectKey> out;
-  for (const auto& [key, pod] : view.pods) {
-    if (key.ns == "kube-system" && !pod.ended() && !pod.workload.host_network && !pod.workload.addresses.empty() &&
-        label_of(pod, "k8s-app") == "kube-dns")
-      out.push_back(key);
-  }
+  std::vector<ObjectKey> out = pods_with(view, "kube-system", {{"k8s-app", "kube-dns"}});
+  std::erase_if(out, [&](const ObjectKey& key) { return view.pods.at(key).workload.host_network; });
   return out;
 }
 

@@ -7,7 +7,7 @@ import ssl
 import threading
 import unittest
 
-from kit.cluster import Cluster, allow, gone, knock, policy
+from kit.cluster import Cluster, allow, knock, policy
 from kit.peer import connect_as, context
 from kit.pki import Authority
 from kit.processes import run
@@ -227,11 +227,7 @@ class ReachTest(ProbeCase):
         self.assertEqual(self.ask(self.paths["ok"])[0], 200)
         accepted = self.app.accepted
         for port in (HTTP, HTTPS, SILENT):
-            try:
-                with self.node.connect(self.api.v4, port, source=NODE) as s:
-                    self.assertEqual(gone(s), "reset")
-            except ConnectionResetError:
-                pass
+            self.assertEqual(knock(self.node, self.api.v4, port, source=NODE)[1], "reset")
             found = self.sidecar.wait_record(direction="inbound", **{"source.address": NODE, "destination.port": port})
             self.assertEqual((found["close.reason"], found["verdict"], found["policy.basis"]), ("denied", "DROPPED", "no_rule"), found)
         self.assertEqual(self.app.accepted, accepted)

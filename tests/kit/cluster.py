@@ -106,13 +106,14 @@ class App:
             listener.close()
 
 
-def knock(pod, address, port, data=b"", *, uid=0):
-    """One connection by that uid that sends `data`: (its own port, how it went). A refusal may come before connect() has returned."""
+def knock(pod, address, port, data=b"", *, uid=0, source=None):
+    """One connection by that uid, from that address of the pod, that sends `data`: (its own port, how it went). A refusal may come before connect() has
+    returned."""
     with pod.entered(), as_uid(uid):
         s = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
     with s:
         s.settimeout(patience(10.0))
-        s.bind(("::" if ":" in address else "0.0.0.0", 0))
+        s.bind((source or ("::" if ":" in address else "0.0.0.0"), 0))
         own = s.getsockname()[1]
         try:
             s.connect((address, port))
