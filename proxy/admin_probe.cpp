@@ -1,5 +1,4 @@
 #include <boost/asio/as_tuple.hpp>
-#include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/beast/core/error.hpp>
@@ -9,11 +8,11 @@
 #include <vector>
 
 #include "proxy/admin_routes.hpp"
+#include "proxy/app_connection.hpp"
 
 namespace postern {
 
 namespace asio = boost::asio;
-using asio::ip::tcp;
 
 namespace {
 
@@ -29,15 +28,11 @@ asio::awaitable<HttpAnswer> probe_application(SocketAddress asked_at) {
   if (!asked_at.address.is_loopback()) addresses.push_back(asked_at);
   std::string failures;
   for (const SocketAddress& address : addresses) {
-    const tcp::endpoint endpoint(asio::ip::make_address(address.address.text()), address.port.number);
+    const auto endpoint = endpoint_of(address);
     boost::beast::tcp_stream stream(executor);
     stream.expires_at(deadline);
     const auto [ec] = co_await stream.async_connect(endpoint, as_values);
-    if (!ec) {
-      // A port of the ephemeral range that nobody listens on can be connected with itself (simultaneous open).
-      boost::system::error_code unknown;
-      if (stream.socket().local_endpoint(unknown) != endpoint) co_return HttpAnswer{200, {}, address.text() + ": connected\n"};
-    }
+    if (!ec && !is_connected_with_itself(stream.socket(), endpoint)) co_return HttpAnswer{200, {}, address.text() + ": connected\n"};
     const std::string why = ec ? ec.message() : "Connection refused";
     failures += address.text() + ": " + why + "\n";
     if (ec == boost::beast::error::timeout) break;

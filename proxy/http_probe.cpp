@@ -19,6 +19,7 @@
 
 #include "certs/openssl.hpp"
 #include "certs/tls_socket.hpp"
+#include "proxy/app_connection.hpp"
 #include "proxy/http_location.hpp"
 
 namespace postern {
@@ -127,12 +128,10 @@ asio::awaitable<Outcome> perform(Stream& stream, const http::request<http::empty
 // One TCP connection, one request. `socket` is the caller's to close, which ends this.
 asio::awaitable<Outcome> ask_once(std::shared_ptr<std::optional<TlsSocket>> secured, std::shared_ptr<tcp::socket> socket, HttpStep step,
                                   http::request<http::empty_body> message) {
-  const tcp::endpoint server(asio::ip::make_address(step.server.address.text()), step.server.port.number);
+  const tcp::endpoint server = endpoint_of(step.server);
   const auto [connect_error] = co_await socket->async_connect(server, as_values);
   if (connect_error) co_return no_answer(503, connect_error.message());
-  // A port of the ephemeral range that nobody listens on can be connected with itself (simultaneous open).
-  error_code unknown;
-  if (socket->local_endpoint(unknown) == server) co_return no_answer(503, "Connection refused");
+  if (is_connected_with_itself(*socket, server)) co_return no_answer(503, "Connection refused");
   if (!step.tls) co_return co_await perform(*socket, message);
   SslPtr ssl = unverified_client();
   if (!ssl) co_return no_answer(502, openssl_error("TLS").message);
